@@ -1,0 +1,1 @@
+"""fuserank: multimodal search and recommendation by fusing large models, on Ray."""

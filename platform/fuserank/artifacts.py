@@ -1,0 +1,182 @@
+"""Stages on disk: `<root>/<name>/<stage>/` with a manifest written last.
+
+A stage is fresh when its manifest's digest equals the digest of what it would run on now: its own config sections, the
+manifests of the stages it reads, and the code it uses. A fresh stage is skipped; a folder without a manifest never
+counts, but keeps its partial work for resuming while its digest still matches.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from fuserank.config import Experiment
+from fuserank.errors import MissingStageError, StageError
+
+MANIFEST = "manifest.json"
+STARTED = "started.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What makes a stage stale: config sections (dotted), upstream stages and the packages of fuserank it uses."""
+
+    sections: tuple[str, ...]
+    upstream: tuple[str, ...]
+    code: tuple[str, ...]
+
+
+STAGES: dict[str, Stage] = {
+    "generate": Stage(("records.generate",), (), ("records/synthetic",)),
+    "preprocess": Stage(("records", "preprocess"), ("generate",), ("records", "features")),
+    "pretrain": Stage(("seed", "pretrain", "encoders", "fusion.width"), ("preprocess",), ("models", "losses", "training")),
+    "tune": Stage(
+        ("seed", "encoders", "fusion", "loss", "train.sequences", "tune"), ("pretrain",), ("models", "losses", "training")
+    ),
+    "train": Stage(("seed", "encoders", "fusion", "loss", "train"), ("pretrain",), ("models", "losses", "training")),
+    "index": Stage(("index",), ("preprocess", "train"), ("retrieval", "models", "features")),
+    "evaluate": Stage(("evaluate", "seed"), ("index",), ("evaluation", "retrieval", "models")),
+    "feedback": Stage((), ("index",), ("feedback", "store")),
+}
+"""In the order the data flows. `generate` is upstream only where records.generate is set."""
+
+
+def stage_path(experiment: Experiment, stage: str) -> Path:
+    """`<root>/<name>/<stage>`, whether or not it exists."""
+    return experiment.run / stage
+
+
+def stage_folder(experiment: Experiment, stage: str) -> Path:
+    """The folder of a finished stage.
+
+    Raises:
+        MissingStageError: the stage has no manifest; the message names the command to run.
+    """
+    folder = stage_path(experiment, stage)
+    if not (folder / MANIFEST).is_file():
+        raise MissingStageError(
+            f"stage `{stage}` of run `{experiment.name}` has not finished: {folder} has no manifest.",
+            f"Run `fuserank {stage} -c <the same config>` first.",
+        )
+    return folder
+
+
+def read_manifest(experiment: Experiment, stage: str) -> dict | None:
+    """The stage's manifest, or None if it has not finished."""
+    file = stage_path(experiment, stage) / MANIFEST
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError:
+        raise StageError(f"{file} is not readable JSON.", f"Remove it and run `fuserank {stage}` again.") from None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as out:
+        json.dump(value, out, indent=1, ensure_ascii=False, default=str)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(path)
+
+
+@cache
+def _code_digest(parts: tuple[str, ...]) -> str:
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for part in parts:
+        for file in sorted((root / part).rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _value(experiment: Experiment, path: str) -> object:
+    node: object = experiment
+    for part in path.split("."):
+        node = getattr(node, part)
+    return node.model_dump(mode="json") if hasattr(node, "model_dump") else node  # type: ignore[union-attr]
+
+
+def _raw_inputs(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """Name, size and time of a catalogue's own files, so that a changed file makes `preprocess` stale."""
+    records = experiment.records
+    if records.generate is not None or records.root is None:
+        return {}
+    root, patterns = Path(records.root), []
+    for table in (records.products, records.queries, records.judgments, records.events):
+        patterns += table.files if table is not None else []
+    for media in (records.images, records.audio):
+        patterns += [media.source] if media is not None else []
+    files = {file for pattern in patterns for file in root.glob(pattern)}
+    return {file.relative_to(root).as_posix(): (file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)}
+
+
+def digest(experiment: Experiment, stage: str) -> str:
+    """Hash of everything that decides the stage's output.
+
+    Raises:
+        MissingStageError: an upstream stage has not finished.
+    """
+    what = STAGES[stage]
+    inputs: dict[str, object] = {"sections": {path: _value(experiment, path) for path in what.sections}}
+    for name in what.upstream:
+        if name == "generate" and experiment.records.generate is None:
+            continue
+        stage_folder(experiment, name)
+        inputs[name] = (read_manifest(experiment, name) or {})["digest"]
+    if stage == "preprocess":
+        inputs["files"] = _raw_inputs(experiment)
+    inputs["code"] = _code_digest(what.code)
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def run_stage(
+    experiment: Experiment, stage: str, work: Callable[[Path], dict], *, force: bool = False, say: Callable[[str], None] = print
+) -> dict:
+    """Run `work(folder)` unless the stage is fresh; its returned summary becomes part of the manifest.
+
+    Returns:
+        The manifest: digest, summary, seconds, upstream digests, code version.
+    """
+    now = digest(experiment, stage)
+    folder = stage_path(experiment, stage)
+    manifest = read_manifest(experiment, stage)
+    if manifest is not None and manifest["digest"] == now and not force:
+        say(f"{stage}: up to date ({folder})")
+        return manifest
+    started = folder / STARTED
+    resuming = manifest is None and started.is_file() and json.loads(started.read_text())["digest"] == now
+    if not resuming:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(started, {"digest": now})
+    say(f"{stage}: {'resuming' if resuming else 'running'} ({folder})")
+    begin = time.monotonic()
+    summary = work(folder)
+    manifest = {
+        "stage": stage,
+        "digest": now,
+        "version": metadata_version(),
+        "seconds": round(time.monotonic() - begin, 2),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "sections": {path: _value(experiment, path) for path in STAGES[stage].sections},
+        "summary": summary,
+    }
+    write_json(folder / MANIFEST, manifest)
+    say(f"{stage}: done in {manifest['seconds']:.1f} s")
+    return manifest
+
+
+def metadata_version() -> str:
+    """The installed version, or `source` when run from a checkout without installation (a bare Ray job)."""
+    try:
+        return metadata.version("fuserank")
+    except metadata.PackageNotFoundError:
+        return "source"

@@ -1,0 +1,150 @@
+"""Lays out the evaluation's numbers, plots and examples as a page. Reads the dict of metrics.json; writes nothing.
+
+Layout of that dict: "run" {name, generation, products, queries, left_out, k, recall_k, samples, seed, single},
+"variants" {variant: {"systems": …, "slices": compare(…), "missing": {system: {group: interval}}}},
+"recommendation" {"users", "left_out", "slices": compare(…)} or None.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fuserank.evaluation import plots
+from fuserank.evaluation.intervals import SMALL
+from fuserank.evaluation.page import Cell, Example, Page, difference, figure
+from fuserank.evaluation.slices import ALL
+
+LABELS = {
+    "bm25": "BM25",
+    "text": "text only",
+    "image": "image only",
+    "audio": "audio only",
+    "price": "price only",
+    "fused": "fused (vectors)",
+    "served": "served (hybrid + rerank)",
+    "recommender": "M_R",
+    "neighbours": "item kNN",
+    "popularity": "popularity",
+}
+
+
+def label(system: str) -> str:
+    """What a system is called in tables."""
+    return LABELS.get(system, system)
+
+
+def build(
+    metrics: Mapping,
+    histograms: Mapping[str, Mapping[str, np.ndarray]],
+    examples: Sequence[Example],
+) -> tuple[str, dict[str, bytes]]:
+    """The page and its plots.
+
+    Args:
+        metrics: see above.
+        histograms: variant → name → per-query differences of the first metric [Q].
+        examples: shown in this order.
+
+    Returns:
+        HTML text, and file name → PNG bytes.
+    """
+    run = metrics["run"]
+    shown = (f"ndcg@{run['k']}", f"recall@{run['recall_k']}", "mrr")
+    page, images = Page(f"Evaluation of {run['name']}"), {}
+    _opening(page, run)
+    for variant, found in metrics["variants"].items():
+        page.heading(f"Search, {variant}")
+        overall = found["slices"][ALL]
+        _systems(page, overall["systems"], shown)
+        _differences(page, overall["differences"], shown)
+        name = f"systems-{variant.replace(' ', '-')}.png"
+        systems = list(overall["systems"])
+        series = {metric: [overall["systems"][system][metric] for system in systems] for metric in shown}
+        images[name] = plots.bars([label(system) for system in systems], series, f"Search, {variant}")
+        page.plot(images[name], f"Means with 95 % intervals, {variant}.")
+        name = f"differences-{variant.replace(' ', '-')}.png"
+        images[name] = plots.histogram(dict(histograms[variant]), shown[0])
+        page.plot(
+            images[name], f"How often and how far the served answer is better or worse, query by query, {variant}."
+        )
+        _slices(page, found["slices"], shown[0])
+        _missing(page, found["missing"], run["recall_k"])
+    if metrics["recommendation"]:
+        _recommendation(page, metrics["recommendation"], run["k"])
+    if examples:
+        page.heading("Examples")
+        page.text(
+            "Drawn at random with the run's seed, not chosen. A green frame marks a product judged relevant.", "soft"
+        )
+        for example in examples:
+            page.example(example)
+    return page.html(), images
+
+
+def _opening(page: Page, run: Mapping) -> None:
+    page.text(
+        f"{run['queries']} evaluation queries over all {run['products']} products of the evaluation catalogue, generation "
+        f"{run['generation']}. Brackets: 95 % bootstrap intervals over queries ({run['samples']} resamples, seed "
+        f"{run['seed']}). Differences are paired: both systems are measured on the same resampled queries."
+    )
+    if run["left_out"]:
+        page.text(f"{run['left_out']} queries have no relevant product in the catalogue and are left out.", "soft")
+    if run["queries"] - run["left_out"] < SMALL:
+        page.text(f"Fewer than {SMALL} queries: these intervals are likely too narrow. Judge more queries.", "warn")
+
+
+def _systems(page: Page, systems: Mapping, shown: Sequence[str]) -> None:
+    rows = [[label(name), *(figure(found[metric]) for metric in shown)] for name, found in systems.items()]
+    marked = [place for place, name in enumerate(systems) if name == "served"]
+    page.table(["system", *shown], rows, marked)
+
+
+def _differences(page: Page, differences: Sequence[Mapping], shown: Sequence[str]) -> None:
+    rows = [
+        [f"{label(row['a'])} − {label(row['b'])}", *(difference(row[metric]) for metric in shown)]
+        for row in differences
+    ]
+    if rows:
+        page.text("Paired differences, coloured where the interval excludes 0:", "soft")
+        page.table(["difference", *shown], rows)
+
+
+def _slices(page: Page, slices: Mapping, metric: str) -> None:
+    if len(slices) < 2:
+        return
+    systems = list(slices[ALL]["systems"])
+    pairs = [f"{label(row['a'])} − {label(row['b'])}" for row in slices[ALL]["differences"][:2]]
+    rows = []
+    for name, found in slices.items():
+        count = next(iter(found["systems"].values()))[metric]["n"]
+        cells: list[Cell | str] = [name, Cell(count, str(count))]
+        cells += [_plain(found["systems"][system][metric]) for system in systems]
+        cells += [difference(row[metric]) for row in found["differences"][:2]]
+        rows.append(cells)
+    page.text(f"{metric} by slice of the queries (n = queries counted):", "soft")
+    page.table(["slice", "n", *map(label, systems), *pairs], rows)
+
+
+def _missing(page: Page, missing: Mapping, recall_k: int) -> None:
+    groups = list(next(iter(missing.values()), {}))
+    if len(groups) < 2:
+        return
+    rows = [[label(system), *(figure(found[group]) for group in groups)] for system, found in missing.items()]
+    page.text(f"Recall@{recall_k} of those relevant products that lack a modality:", "soft")
+    page.table(["system", *groups], rows)
+
+
+def _recommendation(page: Page, found: Mapping, k: int) -> None:
+    page.heading("Recommendation")
+    page.text(
+        f"Each user's last product is held out and ranked among all products they had not touched before; "
+        f"{found['users']} users, {found['left_out']} left out (no earlier event, or the product is not in the catalogue)."
+    )
+    shown = (f"hr@{k}", f"ndcg@{k}")
+    overall = found["slices"][ALL]
+    _systems(page, overall["systems"], shown)
+    _differences(page, overall["differences"], shown)
+
+
+def _plain(interval: Mapping) -> Cell:
+    return Cell(interval["mean"], "–" if interval["mean"] is None else f"{interval['mean']:.3f}")

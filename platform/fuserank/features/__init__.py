@@ -1,0 +1,1 @@
+"""Records to tensors, one file a modality."""

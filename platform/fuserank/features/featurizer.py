@@ -1,0 +1,132 @@
+"""Everything between a record and a model's input, fitted once and used alike offline and online.
+
+Reads and writes a folder: `tokenizer/` (a Hugging Face fast tokenizer) and `features.json` (sizes, rates, price edges).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from fuserank.errors import ModelError
+from fuserank.features import audio, image, price, text
+
+FILE = "features.json"
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What decides the features' shapes. Pixels are (height, width), rate is Hz, price edges are natural logs."""
+
+    text_fields: tuple[str, ...] = ("title", "brand", "category", "description")
+    text_tokens: int = 32
+    image_size: tuple[int, int] = (48, 48)
+    max_pixels: int = 40_000_000
+    rate: int = 16000
+    seconds: float = 1.6
+    mels: int = 40
+    price_edges: tuple[float, ...] = ()
+    pad_id: int = 0
+    mask_id: int | None = None
+    vocabulary: int = 0
+    special_tokens: dict[str, str] = field(default_factory=dict)  # of a borrowed tokenizer, by role
+
+    @property
+    def frames(self) -> int:
+        """Length of the log-mel spectrogram's time axis."""
+        return audio.frames(self.rate, self.seconds)
+
+
+class Featurizer:
+    """Turns text, pictures, sounds and prices into arrays. Small, picklable, without torch."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: FeatureSettings):
+        text.check_fields(settings.text_fields)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(settings.text_tokens)
+        self._tokenizer = tokenizer
+        self.settings = settings
+
+    @classmethod
+    def fit(
+        cls,
+        texts: Iterable[str],
+        log_prices: Iterable[float],
+        settings: FeatureSettings,
+        *,
+        tokenizer: str | None = None,
+        vocabulary: int = 6000,
+        price_quantiles: int = 16,
+    ) -> "Featurizer":
+        """Train the tokenizer and the price edges on training texts (products and queries) and training prices.
+
+        Args:
+            tokenizer: a Hugging Face tokenizer by name or folder, instead of training one.
+            vocabulary: largest size of a trained tokenizer.
+
+        Raises:
+            ModelError: `tokenizer` cannot be loaded.
+        """
+        values = asdict(settings)
+        if tokenizer is None:
+            found = text.train_tokenizer(texts, vocabulary)
+            values |= {"pad_id": found.token_to_id(text.PAD), "mask_id": found.token_to_id(text.MASK)}
+        else:
+            found, values["pad_id"], values["mask_id"], values["special_tokens"] = text.fetch_tokenizer(tokenizer)
+        edges = tuple(price.quantile_edges(log_prices, price_quantiles))
+        values |= {"vocabulary": found.get_vocab_size(), "price_edges": edges}
+        return cls(found, FeatureSettings(**values))
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer/` and `features.json` into the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text.save_tokenizer(
+            self._tokenizer, folder / "tokenizer", self.settings.text_tokens, self.settings.special_tokens
+        )
+        (folder / FILE).write_text(json.dumps(asdict(self.settings), indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Featurizer":
+        """Read what `save` wrote.
+
+        Raises:
+            ModelError: the folder does not hold it.
+        """
+        try:
+            values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+            for name in ("text_fields", "image_size", "price_edges"):
+                values[name] = tuple(values[name])
+            return cls(tokenizer, FeatureSettings(**values))
+        except Exception as error:  # tokenizers raises bare Exceptions
+            raise ModelError(f"no usable featurizer in {folder}: {error}", "Run `fuserank preprocess` again.") from None
+
+    def text(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut to `text_tokens`."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+
+    def product_text(self, product: Mapping[str, Any]) -> str:
+        """A PRODUCT row's text as the tokenizer is to see it; "" if it has none."""
+        return text.product_text(product, self.settings.text_fields)
+
+    def image(self, data: bytes) -> np.ndarray:
+        """Encoded picture → uint8 [H, W, 3] RGB; raises MediaError."""
+        return image.decode_image(data, self.settings.image_size, self.settings.max_pixels)
+
+    def audio(self, data: bytes) -> np.ndarray:
+        """Encoded sound → float16 [mels, frames] natural-log mel power; raises MediaError."""
+        samples = audio.decode_audio(data, self.settings.rate, self.settings.seconds)
+        return audio.log_mel(samples, self.settings.rate, self.settings.mels)
+
+    def price(self, amount: float | Decimal | None) -> float | None:
+        """Natural logarithm of the price, None if missing or not above 0."""
+        return price.log_price(amount)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids → readable text, special tokens left out."""
+        return self._tokenizer.decode(list(ids))

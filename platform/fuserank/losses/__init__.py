@@ -1,0 +1,1 @@
+"""One file an objective, and their weighted sum."""

@@ -1,0 +1,16 @@
+"""L = Σ weight · loss over the heads that have a weight; what the tuner searches."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The scalar to minimise. Losses without a weight are an error, so that no head is silently forgotten.
+
+    Raises:
+        KeyError: a loss has no weight.
+    """
+    if not losses:
+        raise ValueError("no loss to sum: every head is switched off; give at least one loss weight above 0.")
+    return sum((weights[name] * loss for name, loss in losses.items() if weights[name] > 0), start=0.0)  # type: ignore[return-value]

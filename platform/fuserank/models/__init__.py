@@ -1,0 +1,1 @@
+"""Encoders, fusions, the recommender and the reranker."""

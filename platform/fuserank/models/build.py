@@ -1,0 +1,59 @@
+"""Builds the fused model from the config and the numbers of the features, or again from its own description."""
+
+from typing import Any
+
+from torch import nn
+
+from fuserank import config
+from fuserank.models.encoders.audio import AudioEncoder
+from fuserank.models.encoders.image import ImageEncoder
+from fuserank.models.encoders.price import PriceEncoder
+from fuserank.models.encoders.text import TextEncoder, small_bert
+from fuserank.models.fused import FusedModel
+
+
+def build_model(
+    encoders: config.Encoders, fusion: config.Fusion, vocabulary: int, tokens: int, mels: int, boundaries: list[float]
+) -> FusedModel:
+    """A new model, pretrained weights loaded where the config names them.
+
+    Args:
+        vocabulary: number of token ids; tokens: longest text; mels: mel bands; boundaries: log-price quantiles.
+
+    Raises:
+        ModelError: a named model or weights cannot be loaded.
+    """
+    modules: dict[str, nn.Module] = {}
+    described: dict[str, dict[str, Any]] = {}
+    if (text := encoders.text) is not None:
+        small = small_bert(vocabulary, text.layers, text.hidden, text.heads, tokens)
+        modules["text"] = TextEncoder(small, text.pooling, text.model)
+        described["text"] = {"architecture": modules["text"].architecture, "pooling": text.pooling}
+    if (image := encoders.image) is not None:
+        modules["image"] = ImageEncoder(image.model, image.weights)
+        described["image"] = {"model": image.model, "architecture": modules["image"].architecture}
+    if (audio := encoders.audio) is not None:
+        modules["audio"] = AudioEncoder(mels, audio.channels)
+        described["audio"] = {"mels": mels, "channels": audio.channels}
+    if (price := encoders.price) is not None:
+        modules["price"] = PriceEncoder(boundaries, price.frequencies)
+        described["price"] = {"boundaries": boundaries, "frequencies": price.frequencies}
+    recommender = encoders.recommender
+    numbers = None if recommender is None else {**recommender.model_dump(), "width": fusion.width}
+    description = {"encoders": described, "width": fusion.width, "kind": fusion.kind, "recommender": numbers}
+    return FusedModel(modules, fusion.width, fusion.kind, description, numbers)
+
+
+def rebuild_model(description: dict[str, Any]) -> FusedModel:
+    """The model of that description with fresh weights; nothing is fetched from anywhere."""
+    parts = description["encoders"]
+    modules: dict[str, nn.Module] = {}
+    if "text" in parts:
+        modules["text"] = TextEncoder(parts["text"]["architecture"], parts["text"]["pooling"])
+    if "image" in parts:
+        modules["image"] = ImageEncoder(parts["image"]["model"], None, parts["image"]["architecture"])
+    if "audio" in parts:
+        modules["audio"] = AudioEncoder(**parts["audio"])
+    if "price" in parts:
+        modules["price"] = PriceEncoder(**parts["price"])
+    return FusedModel(modules, description["width"], description["kind"], description, description["recommender"])

@@ -1,0 +1,1 @@
+"""One file a modality: raw inputs to a vector."""

@@ -1,0 +1,102 @@
+"""M_V: pixels → one vector, by any torchvision classification backbone or Hugging Face vision model.
+
+ResNet: He et al. 2016, https://arxiv.org/abs/1512.03385. `resnet10` is the same with one block a stage: quick on a CPU.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fuserank.errors import ModelError
+
+# Mean and spread of ImageNet's channels: what published torchvision weights expect.
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _torchvision(name: str) -> nn.Module:
+    from torchvision import models
+
+    if name == "resnet10":
+        return models.resnet.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1])
+    try:
+        return models.get_model(name, weights=None)
+    except ValueError:
+        raise ModelError(
+            f"image model {name!r} is neither a torchvision model nor a folder.",
+            "Write e.g. resnet18, resnet50, vit_b_16, or the path of a saved Hugging Face vision model.",
+        ) from None
+
+
+def _headless(backbone: nn.Module, name: str) -> int:
+    """Replace the classifier (the last Linear) by the identity; returns the width it read."""
+    last = None
+    for path, module in backbone.named_modules():
+        if isinstance(module, nn.Linear):
+            last = (path, module)
+    if last is None:
+        raise ModelError(f"image model {name!r} has no linear classifier to remove.", "Choose a classification backbone.")
+    path, linear = last
+    parent, _, leaf = path.rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, nn.Identity())
+    return linear.in_features
+
+
+class ImageEncoder(nn.Module):
+    """[B, 3, H, W] uint8 → [B, width]."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, model: str, weights: str | None = None, architecture: dict[str, Any] | None = None):
+        """
+        Args:
+            model: `resnet10`, a torchvision name, or the folder of a Hugging Face vision model.
+            weights: a safetensors file for a torchvision model.
+            architecture: the Hugging Face config to build from, when a saved model is loaded again.
+
+        Raises:
+            ModelError: no such model, or weights that do not fit it.
+        """
+        super().__init__()
+        self.architecture = architecture
+        if architecture is not None or Path(model).is_dir():
+            self.backbone, self.width = self._hugging_face(model, architecture)
+        else:
+            self.backbone = _torchvision(model)
+            if weights is not None:
+                self._load(weights)
+            self.width = _headless(self.backbone, model)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD).view(1, 3, 1, 1), persistent=False)
+        self.to(memory_format=torch.channels_last)  # the layout CPU and GPU convolutions are fastest in
+
+    def _hugging_face(self, model: str, architecture: dict[str, Any] | None) -> tuple[nn.Module, int]:
+        from transformers import AutoConfig, AutoModel
+
+        if architecture is not None:
+            options = dict(architecture)
+            backbone = AutoModel.from_config(AutoConfig.for_model(options.pop("model_type"), **options))
+        else:
+            backbone = AutoModel.from_pretrained(model, use_safetensors=True)
+        self.architecture = backbone.config.to_dict()
+        width = getattr(backbone.config, "hidden_size", None) or backbone.config.hidden_sizes[-1]
+        return backbone, int(width)
+
+    def _load(self, weights: str) -> None:
+        from safetensors.torch import load_file
+
+        try:
+            self.backbone.load_state_dict(load_file(weights))
+        except (OSError, RuntimeError) as error:
+            raise ModelError(f"image weights {weights} do not load: {str(error).splitlines()[0]}") from error
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        scaled = (pixels.float() / 255 - self.mean) / self.spread
+        scaled = scaled.contiguous(memory_format=torch.channels_last)
+        if self.architecture is None:
+            return self.backbone(scaled).flatten(1)
+        out = self.backbone(pixel_values=scaled)
+        pooled = getattr(out, "pooler_output", None)
+        return (pooled if pooled is not None else out.last_hidden_state.mean(1)).flatten(1)

@@ -1,0 +1,79 @@
+"""M_LM: token ids → one vector, by any Hugging Face text model; without one, a small BERT built from numbers.
+
+BERT: Devlin et al. 2019, https://arxiv.org/abs/1810.04805.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fuserank.errors import ModelError
+
+
+def small_bert(vocabulary: int, layers: int, hidden: int, heads: int, tokens: int) -> dict[str, Any]:
+    """The Hugging Face config (as a dict) of a small BERT with `vocabulary` token ids and room for `tokens` positions."""
+    return {
+        "model_type": "bert",
+        "vocab_size": vocabulary,
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        "max_position_embeddings": max(tokens, 16),
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "pad_token_id": 0,
+    }
+
+
+class TextEncoder(nn.Module):
+    """[B, T] token ids → [B, H]."""
+
+    def __init__(self, architecture: dict[str, Any], pooling: str = "mean", pretrained: str | None = None):
+        """
+        Args:
+            architecture: a Hugging Face config as a dict; ignored for building where `pretrained` is given.
+            pooling: "mean" over the tokens that are not padding, or "cls" (the first token).
+            pretrained: a hub name or a folder to load weights from.
+
+        Raises:
+            ModelError: the model cannot be loaded, or its config has no such architecture.
+        """
+        super().__init__()
+        from transformers import AutoConfig, AutoModel  # slow to import, so only where a text model is really built
+
+        if pretrained is None:
+            options = dict(architecture)
+            config = AutoConfig.for_model(options.pop("model_type"), **options)
+            self.backbone = AutoModel.from_config(config)
+        else:
+            try:
+                self.backbone = AutoModel.from_pretrained(pretrained, use_safetensors=True)
+            except (OSError, ValueError) as error:
+                raise ModelError(
+                    f"text model {pretrained!r} cannot be loaded: {str(error).splitlines()[0]}",
+                    "Give a hub name while online, or the folder of a model saved with safetensors.",
+                ) from error
+        self.architecture = self.backbone.config.to_dict()
+        self.pooling = pooling
+        self.width: int = self.backbone.config.hidden_size
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # [B, T, H]
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        kept = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+class MaskedLanguageHead(nn.Module):
+    """[B, T, H] → token logits with the input embeddings as output weights (tied, as in BERT)."""
+
+    def __init__(self, hidden: int, vocabulary: int):
+        super().__init__()
+        self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        return self.transform(hidden) @ embeddings.T + self.bias

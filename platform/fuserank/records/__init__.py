@@ -1,0 +1,1 @@
+"""What a shop brings: schema, sources, the generated shop, quarantine and splits."""

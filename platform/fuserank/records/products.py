@@ -1,0 +1,122 @@
+"""A shop's product rows → clean product records, sorted by id. Reads table files through `mapping`, writes nothing.
+
+A row without an id or with an id that came before is set aside; a value that cannot be understood is set aside alone
+and its product stays.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fuserank.errors import ConfigError, EmptyCatalogueError
+from fuserank.records import fields
+from fuserank.records.mapping import ColumnMap, joined, read_rows
+from fuserank.records.quarantine import ROW, Quarantine
+from fuserank.records.schema import PRODUCT
+
+FIELDS = tuple(name for name in PRODUCT.names if name not in ("labels", "split"))
+
+STAGED = pa.schema(
+    [
+        *(field for field in PRODUCT if field.name not in ("images", "audio")),
+        ("image_paths", pa.list_(pa.string())),
+        ("audio_path", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("position", pa.int64(), nullable=False),
+    ]
+)
+"""PRODUCT before its media have been read: where they lie, and where the row came from."""
+
+_TYPED: dict[str, Callable[[Any], Any]] = {
+    "price": fields.price,
+    "in_stock": fields.flag,
+    "rating": fields.number,
+    "review_count": fields.count,
+    "updated_at": fields.moment,
+}
+
+
+def read_products(
+    root: Path,
+    files: list[str],
+    columns: ColumnMap,
+    list_separator: str,
+    quarantine: Quarantine,
+    split_key: str | None = None,
+    split: Callable[[str], str] | None = None,
+) -> pa.Table:
+    """All products of a catalogue.
+
+    Args:
+        split_key: the field whose raw text decides a product's split (the id where it is empty).
+        split: that text → split name; None where the split is not by product.
+
+    Returns:
+        STAGED, sorted by product_id, ids unique.
+
+    Raises:
+        InputError: missing files or columns.
+        ConfigError: no such split field.
+        EmptyCatalogueError: no usable row.
+    """
+    if split is not None and split_key not in FIELDS:
+        raise ConfigError(f"records.split.key: products have no field `{split_key}`.", f"Fields: {', '.join(FIELDS)}.")
+    found: dict[str, dict[str, Any]] = {}
+    for row, mapped, raw in read_rows(root, files, columns, quarantine):
+        product_id = fields.identifier(joined(mapped.get("product_id")))
+        if product_id is None:
+            quarantine.add(row.source, row.position, ROW, "missing product_id")
+            continue
+        if product_id in found:
+            first = found[product_id]
+            detail = f"first in {first['source']} row {first['position']}"
+            quarantine.add(row.source, row.position, ROW, "duplicate product_id", detail, product_id)
+            continue
+        product = _clean(mapped, list_separator)
+        for field, parse in _TYPED.items():
+            product[field] = _typed(field, parse, joined(mapped.get(field)), product_id, quarantine, row)
+        product["product_id"], product["source"], product["position"] = product_id, row.source, row.position
+        labels = {name: fields.identifier(raw.get(name)) for name in columns.labels}
+        product["labels"] = [(name, value) for name, value in labels.items() if value is not None]
+        if split is not None and split_key is not None:
+            key = joined(mapped.get(split_key))
+            product["split"] = split(product_id if fields.is_empty(key) else fields.plain(key))
+        found[product_id] = product
+    if not found:
+        raise EmptyCatalogueError(
+            f"no usable product in {', '.join(files)} below records.root {root} "
+            f"({quarantine.rows_in} rows read, {quarantine.counts() or 'none set aside'}).",
+            "Check records.products.files and that records.products.map.product_id names the id column.",
+        )
+    ordered = [found[product_id] for product_id in sorted(found)]
+    return pa.table([pa.array((p.get(f.name) for p in ordered), f.type) for f in STAGED], schema=STAGED)
+
+
+def _clean(mapped: Mapping[str, Any], list_separator: str) -> dict[str, Any]:
+    attributes = mapped.get("attributes")
+    pairs = attributes.items() if isinstance(attributes, Mapping) else []
+    texts = ((str(name), fields.text(joined(value))) for name, value in pairs)
+    category = (fields.text(part) for part in fields.items(mapped.get("category"), list_separator))
+    return {
+        "parent_id": fields.identifier(joined(mapped.get("parent_id"))),
+        "title": fields.text(joined(mapped.get("title"))),
+        "description": fields.text(joined(mapped.get("description"))),
+        "currency": fields.identifier(joined(mapped.get("currency"))),
+        "brand": fields.text(joined(mapped.get("brand"))),
+        "category": [part for part in category if part],
+        "attributes": [(name, value) for name, value in texts if value],
+        "image_paths": fields.items(mapped.get("images"), list_separator),
+        "audio_path": fields.identifier(joined(mapped.get("audio"))),
+    }
+
+
+def _typed(
+    field: str, parse: Callable[[Any], Any], value: Any, product_id: str, quarantine: Quarantine, row: Any
+) -> Any:
+    try:
+        return parse(value)
+    except (ValueError, TypeError, OverflowError):
+        quarantine.add(row.source, row.position, field, f"bad {field}", value, product_id)
+        return None

@@ -1,0 +1,104 @@
+"""A shop's queries and judgments → clean records. Reads table files through `mapping`, writes nothing."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fuserank.errors import ConfigError
+from fuserank.records import fields
+from fuserank.records.mapping import ColumnMap, joined, read_rows
+from fuserank.records.quarantine import ROW, Quarantine
+from fuserank.records.schema import JUDGMENT, QUERY
+
+QUERY_FIELDS = ("query_id", "text", "image", "audio", "user_id", "group")
+JUDGMENT_FIELDS = ("query_id", "product_id", "grade")
+
+STAGED_QUERY = pa.schema([*QUERY, pa.field("source", pa.string(), nullable=False), ("position", pa.int64())])
+"""QUERY whose image and audio are still paths in the shop's media, and where the row came from."""
+
+
+def read_queries(
+    root: Path,
+    files: list[str],
+    columns: ColumnMap,
+    quarantine: Quarantine,
+    split_key: str,
+    split: Callable[[str], str],
+) -> pa.Table:
+    """All queries that ask something, sorted by id.
+
+    Args:
+        split_key: the query field whose text decides the split (the id where it is empty).
+
+    Returns:
+        STAGED_QUERY.
+
+    Raises:
+        InputError: missing files or columns. ConfigError: no such split field.
+    """
+    if split_key not in QUERY_FIELDS:
+        raise ConfigError(
+            f"records.split.key: queries have no field `{split_key}`.", f"Fields: {', '.join(QUERY_FIELDS)}."
+        )
+    found: dict[str, dict[str, Any]] = {}
+    for row, mapped, _ in read_rows(root, files, columns, quarantine):
+        query = {name: fields.identifier(joined(mapped.get(name))) for name in QUERY_FIELDS}
+        query_id = query["query_id"]
+        query["text"] = fields.text(joined(mapped.get("text")))
+        problem = (
+            "missing query_id"
+            if query_id is None
+            else "duplicate query_id"
+            if query_id in found
+            else "empty query"
+            if not (query["text"] or query["image"] or query["audio"])
+            else None
+        )
+        if query_id is None or problem is not None:
+            quarantine.add(row.source, row.position, ROW, problem or "", query_id)
+            continue
+        key = joined(mapped.get(split_key))
+        name = split(query_id if fields.is_empty(key) else fields.plain(key))
+        found[query_id] = {**query, "split": name, "source": row.source, "position": row.position}
+    return pa.Table.from_pylist([found[query_id] for query_id in sorted(found)], schema=STAGED_QUERY)
+
+
+def read_judgments(
+    root: Path,
+    files: list[str],
+    columns: ColumnMap,
+    quarantine: Quarantine,
+    queries: Collection[str],
+    products: Collection[str],
+) -> pa.Table:
+    """All judgments about known queries and products, sorted; a pair's first judgment counts.
+
+    Returns:
+        JUDGMENT.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for row, mapped, _ in read_rows(root, files, columns, quarantine):
+        query_id = fields.identifier(joined(mapped.get("query_id")))
+        product_id = fields.identifier(joined(mapped.get("product_id")))
+        grade = None
+        try:
+            grade = fields.number(joined(mapped.get("grade")))
+        except (ValueError, TypeError):
+            problem = "bad grade"
+        else:
+            problem = "bad grade" if grade is None or grade < 0 else None
+        if query_id not in queries:
+            problem = "unknown query"
+        elif product_id not in products:
+            problem = "unknown product"
+        elif problem is None and (query_id, product_id) in found:
+            problem = "duplicate judgment"
+        if problem is not None or query_id is None or product_id is None or grade is None:
+            detail = f"{query_id} · {product_id} · {mapped.get('grade')}"
+            quarantine.add(row.source, row.position, ROW, problem or "bad row", detail, product_id)
+            continue
+        found[query_id, product_id] = grade
+    rows = [(*pair, found[pair]) for pair in sorted(found)]
+    return pa.table([pa.array([row[i] for row in rows], f.type) for i, f in enumerate(JUDGMENT)], schema=JUDGMENT)

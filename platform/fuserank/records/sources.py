@@ -1,0 +1,216 @@
+"""A shop's table files → raw rows. Reads CSV, TSV, JSON lines or arrays and Parquet, each plain, .gz or inside a .zip.
+
+Every row comes back with the file it stands in and its 0-based position there, also the rows that cannot be read.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fuserank.errors import InputError
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row as it stands in a file; `values` is None if it could not be read, and then `problem` says why."""
+
+    source: str
+    position: int
+    values: dict[str, Any] | None
+    problem: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One file's rows. `columns` is known before reading for CSV, TSV and Parquet, None for JSON."""
+
+    source: str
+    columns: list[str] | None
+    rows: Iterator[RawRow]
+
+
+def find_files(root: Path, patterns: Iterable[str], key: str = "records.products.files") -> list[Path]:
+    """Files below root that match the patterns, each once, in the patterns' order and sorted within one.
+
+    Raises:
+        InputError: the root or a pattern's files do not exist; the message names records.root.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"records.root {root} is not a folder.", "Give the shop's folder, e.g. --set records.root=/path/to/shop."
+        )
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        inside = not PurePosixPath(pattern).is_absolute() and ".." not in PurePosixPath(pattern).parts
+        matches = sorted(path for path in root.glob(pattern) if path.is_file()) if inside else []
+        if not matches:
+            raise InputError(
+                f"{key}: no file {pattern!r} below records.root {root}.",
+                f"Correct {key} or point records.root at the folder that holds it ({_listing(root)}).",
+            )
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def _listing(root: Path) -> str:
+    names = sorted(path.name for path in root.iterdir())[:8]
+    return f"it holds {', '.join(names)}" if names else "it is empty"
+
+
+def open_tables(root: Path, patterns: Iterable[str], key: str = "records.products.files") -> Iterator[TableFile]:
+    """Every table file below root that matches a pattern, zip files' members included.
+
+    Raises:
+        InputError: missing files, an unknown format, a damaged file.
+    """
+    for path in find_files(root, patterns, key):
+        source = path.relative_to(root).as_posix()
+        if path.suffix.lower() != ".zip":
+            with path.open("rb") as stream:
+                yield _open(stream, source)
+            continue
+        with _guard(source), zipfile.ZipFile(path) as archive:
+            members = [name for name in sorted(archive.namelist()) if _format(name) is not None]
+            if not members:
+                raise InputError(f"{source} holds no table file.", f"Readable are {', '.join(FORMATS)}, plain or .gz.")
+            for member in members:
+                with archive.open(member) as stream:
+                    yield _open(stream, f"{source}/{member}")
+
+
+class _guard:  # noqa: N801  (reads as a statement)
+    """Turns damaged-file errors into InputError naming the file."""
+
+    def __init__(self, source: str):
+        self._source = source
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (OSError, EOFError, zipfile.BadZipFile, pa.ArrowException, RuntimeError)):
+            raise InputError(f"{self._source} cannot be read: {error}", "Check that the file is whole.") from None
+
+
+def _format(name: str) -> str | None:
+    suffix = PurePosixPath(name.lower().removesuffix(".gz")).suffix
+    return suffix if suffix in FORMATS else None
+
+
+def _open(stream: IO[bytes], source: str) -> TableFile:
+    kind = _format(source)
+    if kind is None:
+        raise InputError(
+            f"{source}: unknown table format.", f"Readable are {', '.join(FORMATS)}, plain, .gz or inside a .zip."
+        )
+    with _guard(source):
+        if source.lower().endswith(".gz"):
+            stream = gzip.GzipFile(fileobj=stream)
+        if kind == ".parquet":
+            return _parquet(stream, source)
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+        if kind in (".csv", ".tsv"):
+            return _delimited(text, source, "\t" if kind == ".tsv" else ",")
+        return TableFile(source, None, _guarded(_json(text, source), source))
+
+
+def _guarded(rows: Iterator[RawRow], source: str) -> Iterator[RawRow]:
+    with _guard(source):
+        yield from rows
+
+
+def _parquet(stream: IO[bytes], source: str) -> TableFile:
+    file = pq.ParquetFile(pa.BufferReader(stream.read()))
+
+    def rows() -> Iterator[RawRow]:
+        position = 0
+        for batch in file.iter_batches():
+            for values in batch.to_pylist(maps_as_pydicts="lossy"):
+                yield RawRow(source, position, values)
+                position += 1
+
+    return TableFile(source, list(file.schema_arrow.names), _guarded(rows(), source))
+
+
+def _delimited(text: IO[str], source: str, delimiter: str) -> TableFile:
+    reader = csv.reader(text, delimiter=delimiter)
+    try:
+        columns = next(reader, [])
+    except csv.Error as error:
+        raise InputError(f"{source}: the header line cannot be read: {error}") from None
+    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    if doubled:
+        raise InputError(f"{source}: column {doubled[0]!r} occurs more than once.", "Rename one in the header line.")
+
+    def rows() -> Iterator[RawRow]:
+        position = 0
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield RawRow(source, position, None, "malformed line", str(error))
+                position += 1
+                continue
+            if not cells:  # a blank line is no row
+                continue
+            if len(cells) == len(columns):
+                yield RawRow(source, position, dict(zip(columns, cells, strict=True)))
+            else:
+                detail = f"{len(cells)} values for {len(columns)} columns"
+                yield RawRow(source, position, None, "wrong number of columns", detail)
+            position += 1
+
+    return TableFile(source, columns, _guarded(rows(), source))
+
+
+def _json(text: IO[str], source: str) -> Iterator[RawRow]:
+    """A JSON array of objects, or one object a line; told apart by the first character."""
+    head = text.readline()
+    while head and not head.strip():
+        head = text.readline()
+    if head.lstrip().startswith("["):
+        try:
+            found = json.loads(head + text.read())
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{source} is not valid JSON: {error}", "Check that the file is whole.") from None
+        for position, values in enumerate(found):
+            yield _object(source, position, values)
+        return
+    position = 0
+    while head:
+        if head.strip():
+            try:
+                yield _object(source, position, json.loads(head))
+            except (ValueError, RecursionError) as error:
+                yield RawRow(source, position, None, "malformed line", str(error))
+            position += 1
+        head = text.readline()
+
+
+def _object(source: str, position: int, values: Any) -> RawRow:
+    if isinstance(values, dict):
+        return RawRow(source, position, values)
+    return RawRow(source, position, None, "not an object", type(values).__name__)
+
+
+def missing_column(source: str, column: str, columns: Iterable[str], key: str) -> InputError:
+    """The error for a mapped column that a file lacks, naming the nearest ones it has."""
+    available = sorted(columns)
+    near = difflib.get_close_matches(column, available, n=3, cutoff=0.4)
+    hint = f"Nearest columns: {', '.join(near)}." if near else f"Its columns: {', '.join(available[:12]) or 'none'}."
+    return InputError(f"{source} has no column {column!r} (named in {key}).", hint)

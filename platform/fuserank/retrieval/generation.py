@@ -1,0 +1,224 @@
+"""Generations: a model, its vectors, its word index and its products as one immutable folder with a manifest.
+
+Writes and reads `index/generations/<id>/` and `index/current` (the live generation's id). A folder is built under
+another name, synced, and renamed into place with its manifest already in it; `current` is replaced in one step. So a
+reader sees the old generation or the new one, whole.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fuserank.artifacts import write_json
+from fuserank.errors import MissingStageError, StageError
+from fuserank.retrieval.catalogue import Catalogue, write_catalogue
+from fuserank.retrieval.vectors import Kind
+
+MANIFEST = "manifest.json"
+CURRENT = "current"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An opened generation."""
+
+    id: str
+    folder: Path
+    manifest: dict[str, Any]
+    catalogue: Catalogue
+
+    @property
+    def model_folder(self) -> Path:
+        """What models.checkpoint.load_model opens; the reranker lies beside it."""
+        return self.folder / "model"
+
+    @property
+    def featurizer_folder(self) -> Path:
+        """What features.Featurizer.load opens."""
+        return self.folder / "featurizer"
+
+
+def write_generation(
+    index_folder: str | Path,
+    *,
+    products: pa.Table,
+    modality_vectors: np.ndarray,
+    mask: np.ndarray,
+    vectors: np.ndarray,
+    texts: list[str],
+    model_folder: str | Path,
+    featurizer_folder: str | Path,
+    modalities: tuple[str, ...],
+    kind: Kind = "flat",
+    keep: int = 2,
+    details: dict[str, Any] | None = None,
+) -> str:
+    """Build a generation beside the live one, make it current and prune old ones.
+
+    Args:
+        products, modality_vectors, mask, vectors, texts: see catalogue.write_catalogue.
+        model_folder, featurizer_folder: copied into the generation.
+        modalities: names of the M axis.
+        details: more entries for the manifest (media folder, candidates, …).
+
+    Returns:
+        The new generation's id: UTC time and a digest of its model and vectors.
+
+    Raises:
+        EmptyCatalogueError, ModelError: see catalogue.write_catalogue.
+    """
+    generations = Path(index_folder) / "generations"
+    generations.mkdir(parents=True, exist_ok=True)
+    model_digest = _digest(Path(model_folder))
+    now = datetime.datetime.now(datetime.UTC)
+    content = hashlib.sha256(model_digest.encode() + np.ascontiguousarray(vectors, np.float32).tobytes()).hexdigest()
+    identity = f"{now:%Y%m%dT%H%M%S.%f}Z-{content[:8]}"
+    building = generations / f".{identity}.{os.getpid()}"
+    try:
+        write_catalogue(building, products, modality_vectors, mask, vectors, texts, kind)
+        shutil.copytree(model_folder, building / "model")
+        shutil.copytree(featurizer_folder, building / "featurizer")
+        manifest = {
+            **(details or {}),
+            "format": FORMAT,
+            "id": identity,
+            "created": now.isoformat(timespec="seconds"),
+            "model": model_digest,
+            "products": products.num_rows,
+            "modalities": list(modalities),
+            "present": {name: int(n) for name, n in zip(modalities, np.asarray(mask).sum(axis=0), strict=True)},
+            "width": int(modality_vectors.shape[2]),
+            "fused_width": int(vectors.shape[1]),
+            "vectors": kind,
+            "base_seq": 0,
+        }
+        write_json(building / MANIFEST, manifest)
+        _sync(building)
+        building.rename(generations / identity)
+        _sync_entry(generations)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    activate(index_folder, identity)
+    prune(index_folder, keep)
+    return identity
+
+
+def open_generation(folder: str | Path) -> Generation:
+    """Open one generation's folder; arrays are memory-mapped.
+
+    Raises:
+        StageError: no manifest, another format, or a part missing or not fitting.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise StageError(f"{folder} is not a generation: {error}", "Run `fuserank index` again.") from error
+    if manifest.get("format") != FORMAT:
+        raise StageError(
+            f"generation {folder} has format {manifest.get('format')}, this version reads {FORMAT}.",
+            "Run `fuserank index` again.",
+        )
+    return Generation(manifest["id"], folder, manifest, Catalogue.open(folder))
+
+
+def current_folder(index_folder: str | Path) -> Path:
+    """The live generation's folder.
+
+    Raises:
+        MissingStageError: there is no index yet.
+    """
+    index_folder = Path(index_folder)
+    try:
+        identity = (index_folder / CURRENT).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise MissingStageError(
+            f"no index yet in {index_folder}.", "Run `fuserank index -c <your config>` first."
+        ) from None
+    folder = index_folder / "generations" / identity
+    if not identity or not (folder / MANIFEST).is_file():
+        raise MissingStageError(
+            f"{index_folder / CURRENT} names generation {identity!r}, which is not there.",
+            "Run `fuserank index -c <your config>` again.",
+        )
+    return folder
+
+
+def current_generation(index_folder: str | Path) -> Generation:
+    """Open the live generation.
+
+    Raises:
+        MissingStageError: there is no index yet.
+        StageError: see open_generation.
+    """
+    return open_generation(current_folder(index_folder))
+
+
+def activate(index_folder: str | Path, identity: str) -> None:
+    """Make a finished generation the live one, in one step.
+
+    Raises:
+        StageError: there is no finished generation of this id.
+    """
+    index_folder = Path(index_folder)
+    if not identity or not (index_folder / "generations" / identity / MANIFEST).is_file():
+        raise StageError(f"there is no generation {identity!r} in {index_folder}.")
+    temporary = index_folder / f".{CURRENT}.{os.getpid()}"
+    with temporary.open("w", encoding="utf-8") as out:
+        out.write(identity + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(index_folder / CURRENT)
+    _sync_entry(index_folder)
+
+
+def generation_ids(index_folder: str | Path) -> list[str]:
+    """Ids of finished generations, oldest first."""
+    return sorted(
+        manifest.parent.name
+        for manifest in (Path(index_folder) / "generations").glob(f"*/{MANIFEST}")
+        if not manifest.parent.name.startswith(".")
+    )
+
+
+def prune(index_folder: str | Path, keep: int) -> list[str]:
+    """Remove the oldest generations beyond `keep`, never the live one; returns the removed ids."""
+    live = current_folder(index_folder).name
+    others = [identity for identity in generation_ids(index_folder) if identity != live]
+    gone = others[: max(0, len(others) - max(keep - 1, 0))]
+    for identity in gone:
+        folder = Path(index_folder) / "generations" / identity
+        (folder / MANIFEST).unlink()  # first: from here on nobody opens it
+        shutil.rmtree(folder)
+    return gone
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _sync(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        _sync_entry(path)
+
+
+def _sync_entry(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

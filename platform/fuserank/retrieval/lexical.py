@@ -1,0 +1,142 @@
+"""Word search (BM25, k1 = 1.2, b = 0.75) with tantivy over terms made by `analysis.terms`; filters are exact.
+
+Reads and writes one folder, `lexical/`. A truncated list is never filtered afterwards: narrow filters become part of
+the query, wide ones grow the list until k allowed hits are in it or none is left. Robertson and Zaragoza 2009, "The
+Probabilistic Relevance Framework: BM25 and Beyond"; tantivy rounds lengths above 40 terms to one byte, as Lucene does.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tantivy
+
+from fuserank.errors import StageError
+from fuserank.retrieval.analysis import terms
+
+TERMS = "terms"
+ROW = "row"
+MAX_QUERY_TERMS = 128  # the rest of a longer query is not searched
+HEAP_BYTES = 256_000_000  # one segment up to roughly a million products
+FEW_ROWS = 512  # up to here, a query names its rows one by one; cheaper than a term set below that
+NARROW = 200  # beyond that, a filter is a term set only below 1/200 of the rows; else the list grows
+
+
+class LexicalIndex:
+    """tantivy over one text a row. Use `build` or `open`; searching is thread-safe."""
+
+    def __init__(self, index: tantivy.Index):
+        self._schema = index.schema
+        self._searcher = index.searcher()
+        self.size: int = self._searcher.num_docs
+
+    @classmethod
+    def build(cls, texts: Iterable[str], folder: str | Path) -> "LexicalIndex":
+        """Index texts in row order into an empty folder (created if needed)."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        schema = (
+            tantivy.SchemaBuilder()
+            .add_text_field(TERMS, tokenizer_name="whitespace", index_option="freq")
+            .add_unsigned_field(ROW, indexed=True, fast=True)
+            .build()
+        )
+        index = tantivy.Index(schema, path=str(folder), reuse=False)
+        writer = index.writer(HEAP_BYTES, 1)  # one thread: documents keep the order of rows, so equal scores do too
+        for row, text in enumerate(texts):
+            document = tantivy.Document()
+            document.add_text(TERMS, " ".join(terms(text)))
+            document.add_unsigned(ROW, row)
+            writer.add_document(document)
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+        return cls(index)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "LexicalIndex":
+        """Open a built folder (memory-mapped).
+
+        Raises:
+            StageError: the folder holds no readable index.
+        """
+        try:
+            return cls(tantivy.Index.open(str(folder)))
+        except (ValueError, OSError) as error:
+            raise StageError(f"{folder} is not a readable lexical index.", "Run `fuserank index` again.") from error
+
+    def search(self, texts: list[str], k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The k rows with the largest BM25, best first, equal scores by row.
+
+        Args:
+            allowed: bool [N], or None for every row.
+
+        Returns:
+            rows int64 [B, k] and scores float32 [B, k]; where fewer than k rows share a term with the query, -1 and 0.
+        """
+        rows = np.full((len(texts), k), -1, np.int64)
+        scores = np.zeros((len(texts), k), np.float32)
+        for i, text in enumerate(texts):
+            query = self._query(text)
+            if query is not None and k > 0 and self.size > 0:
+                found, values = self._top(query, k, allowed)
+                rows[i, : len(found)], scores[i, : len(found)] = found, values
+        return rows, scores
+
+    def score(self, text: str, rows: np.ndarray) -> np.ndarray:
+        """BM25 of the given rows, float32 [len(rows)]; 0 where no term is shared."""
+        query = self._query(text)
+        if query is None or len(rows) == 0:
+            return np.zeros(len(rows), np.float32)
+        if len(rows) <= FEW_ROWS:
+            found, values = self._hits(self._among(query, np.asarray(rows)), len(rows))
+        else:
+            found, values = self._hits(query, self.size)
+        every = np.zeros(self.size, np.float32)
+        every[found] = values
+        return every[rows]
+
+    def _query(self, text: str) -> tantivy.Query | None:
+        words = terms(text)[:MAX_QUERY_TERMS]
+        if not words:
+            return None
+        should = tantivy.Occur.Should
+        return tantivy.Query.boolean_query(
+            [(should, tantivy.Query.term_query(self._schema, TERMS, word, "freq")) for word in words]
+        )
+
+    def _among(self, query: tantivy.Query, rows: np.ndarray) -> tantivy.Query:
+        """`query` restricted to these rows, scores unchanged."""
+        values = rows.tolist()
+        if len(values) <= FEW_ROWS:
+            clauses = [
+                (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, ROW, row, "basic")) for row in values
+            ]
+            within = tantivy.Query.boolean_query(clauses)
+        else:
+            within = tantivy.Query.term_set_query(self._schema, ROW, values)
+        must = tantivy.Occur.Must
+        return tantivy.Query.boolean_query([(must, tantivy.Query.const_score_query(within, 0.0)), (must, query)])
+
+    def _hits(self, query: tantivy.Query, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        hits = self._searcher.search(query, limit, count=False).hits
+        rows = self._searcher.fast_field_values(ROW, [address for _, address in hits])
+        found = np.array(rows, dtype=np.int64)
+        scores = np.array([score for score, _ in hits], dtype=np.float32)
+        order = np.lexsort((found, -scores))
+        return found[order], scores[order]
+
+    def _top(self, query: tantivy.Query, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        matches = self.size if allowed is None else int(np.count_nonzero(allowed))
+        if matches == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        if allowed is None or matches == self.size:
+            return self._hits(query, min(k, self.size))
+        if matches <= max(FEW_ROWS, self.size // NARROW):
+            return self._hits(self._among(query, np.flatnonzero(allowed)), min(k, matches))
+        limit = min(self.size, int(1.5 * k * self.size / matches) + 16)
+        while True:
+            rows, scores = self._hits(query, limit)
+            keep = allowed[rows]
+            if np.count_nonzero(keep) >= k or len(rows) < limit or limit == self.size:
+                return rows[keep][:k], scores[keep][:k]
+            limit = min(self.size, 4 * limit)

@@ -1,0 +1,1 @@
+"""The one database: events and impressions."""

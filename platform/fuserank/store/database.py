@@ -1,0 +1,102 @@
+"""The one database: events and impressions, in SQLite (embedded) or PostgreSQL (a cluster).
+
+    Database("sqlite:////data/fuserank.db").add_events([{"type": "click", "product_id": "p1", "user_id": "u1"}])
+
+Everything acknowledged is on disk. Threads may share one Database; processes open their own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from fuserank.store import events, impressions
+from fuserank.store.engine import open_engine, unreachable
+from fuserank.store.writer import GroupWriter
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AddResult:
+    """What became of the rows handed over."""
+
+    accepted: int  # new, and durable
+    duplicates: int  # the id was there already
+    rejected: list[dict[str, Any]] = field(default_factory=list)  # {"index": place in the request, "reason": text}
+
+
+def run_database(run: str | Path) -> tuple[Path, str]:
+    """The file and the URL of a run's embedded database: `<run>/store/fuserank.db`."""
+    file = Path(run).absolute() / "store" / "fuserank.db"
+    return file, sa.URL.create("sqlite", database=str(file)).render_as_string()
+
+
+class Database:
+    """Opens the database, migrating it if needed, and starts its writer."""
+
+    def __init__(self, url: str):
+        """
+        Raises:
+            StoreError: malformed URL, missing driver, unreachable, or settings that are not durable.
+        """
+        self._engine = open_engine(url)
+        self._writer = GroupWriter(self._engine)
+
+    def add_events(self, rows: list[dict[str, Any]]) -> AddResult:
+        """Store events (records.schema.EVENT; timestamp as ISO 8601 or ms, now if missing); durable on return.
+
+        A bad row is rejected with its reason and holds up no other. Idempotent by event_id; an event without one gets
+        an id made from its content (random if it has no timestamp).
+
+        Raises:
+            StoreError: the database failed; nothing of this call was stored.
+        """
+        return AddResult(*events.add(self._writer, rows))
+
+    def add_impressions(self, rows: list[dict[str, Any]]) -> AddResult:
+        """Store impressions (records.schema.IMPRESSION); as `add_events`, idempotent by request_id."""
+        return AddResult(*impressions.add(self._writer, rows))
+
+    def recent_events(self, user_id: str, limit: int, types: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+        """The user's last `limit` events (of these types, or all), oldest first; timestamps in ms since 1970.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        return self._read(lambda connection: events.recent(connection, user_id, limit, types))
+
+    def read_events(self, since: int = 0) -> pa.Table:
+        """Events that arrived at or after `since` (ms since 1970), ordered by their own time; schema EVENT."""
+        return self._read(lambda connection: events.read(connection, since))
+
+    def read_impressions(self, since: int = 0) -> pa.Table:
+        """Impressions stored at or after `since` (ms since 1970), ordered by time; schema IMPRESSION."""
+        return self._read(lambda connection: impressions.read(connection, since))
+
+    @property
+    def commits(self) -> int:
+        """Commits this object has made; fewer than calls when calls shared them."""
+        return self._writer.commits
+
+    def close(self) -> None:
+        """Finish running writes and let go of the connections."""
+        self._writer.close()
+        self._engine.dispose()
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, query: Callable[[sa.Connection], T]) -> T:
+        try:
+            with self._engine.connect() as connection:
+                return query(connection)
+        except SQLAlchemyError as error:
+            raise unreachable(self._engine.url, error) from error

@@ -1,0 +1,39 @@
+"""The impressions table: what was answered. Reads and writes IMPRESSIONS; rows come out as schema IMPRESSION."""
+
+import json
+import time
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from fuserank.records.schema import IMPRESSION
+from fuserank.store.tables import IMPRESSIONS
+from fuserank.store.validate import RowError, impression_row
+from fuserank.store.writer import GroupWriter
+
+COLUMNS = [IMPRESSIONS.c[name] for name in IMPRESSION.names]
+
+
+def add(writer: GroupWriter, impressions: list[Any]) -> tuple[int, int, list[dict[str, Any]]]:
+    """(accepted, duplicates, rejected); idempotent by request_id."""
+    now, rows, rejected = time.time_ns() // 1_000_000, [], []
+    for index, impression in enumerate(impressions):
+        try:
+            rows.append(impression_row(impression, now))
+        except RowError as reason:
+            rejected.append({"index": index, "reason": str(reason)})
+    accepted = writer.insert(IMPRESSIONS, rows)
+    return accepted, len(rows) - accepted, rejected
+
+
+def read(connection: sa.Connection, since: int) -> pa.Table:
+    """Impressions accepted at or after `since` (ms), by their own time; schema IMPRESSION."""
+    query = sa.select(*COLUMNS).where(IMPRESSIONS.c.stored >= since)
+    rows = connection.execute(query.order_by(IMPRESSIONS.c.timestamp, IMPRESSIONS.c.request_id)).all()
+    columns = list(zip(*rows, strict=True)) or [()] * len(IMPRESSION)
+    arrays = []
+    for column, kind in zip(columns, IMPRESSION.types, strict=True):
+        values = [value and json.loads(value) for value in column] if pa.types.is_list(kind) else column
+        arrays.append(pa.array(values, kind))
+    return pa.table(arrays, schema=IMPRESSION)

@@ -1,0 +1,49 @@
+"""The database's tables as SQLAlchemy Core; migrations/versions/ creates and changes them, never `create_all`.
+
+Times are milliseconds since 1970, UTC. `stored` is when a row was accepted, which orders late events by arrival. Lists
+are JSON text: they are read as a whole, never searched.
+"""
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+METADATA = MetaData()
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("event_id", String(128), primary_key=True),
+    Column("type", String(32), nullable=False),
+    Column("user_id", String(256)),
+    Column("session_id", String(256)),
+    Column("product_id", String(256), nullable=False),
+    Column("request_id", String(256)),
+    Column("position", Integer),
+    Column("value", Float(53)),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("stored", BigInteger, nullable=False),
+    Index("events_by_user", "user_id", "timestamp"),
+    Index("events_by_request", "request_id"),
+    Index("events_by_stored", "stored"),
+)
+
+IMPRESSIONS = Table(
+    "impressions",
+    METADATA,
+    Column("request_id", String(256), primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("scenario", String(256)),
+    Column("query", Text),
+    Column("user_id", String(256)),
+    Column("session_id", String(256)),
+    Column("candidate_ids", Text),
+    Column("product_ids", Text),
+    Column("propensities", Text),
+    Column("slate_propensity", Float(53)),
+    Column("features", Text),
+    Column("policy", String(256)),
+    Column("generation", String(256)),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("stored", BigInteger, nullable=False),
+    Index("impressions_by_user", "user_id", "timestamp"),
+    Index("impressions_by_stored", "stored"),
+)

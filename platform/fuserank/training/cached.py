@@ -1,0 +1,113 @@
+"""Training on cached encoder outputs: the encoders run once, then fusion, heads and recommender train in seconds.
+
+`build_cache` writes `<folder>/<side>_<modality>.npy` (float16 [rows with the modality, H]) and `<side>_mask.npy`;
+`train_on_cache` is what one trial of the search runs.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fuserank import config
+from fuserank.artifacts import stage_folder
+from fuserank.features.table import FeatureTable
+from fuserank.records.schema import MODALITIES
+from fuserank.training.data import Inputs, gather
+from fuserank.training.encode import autocast
+from fuserank.training.loop import make_fit
+from fuserank.training.supervised import Supervised, new_model, open_splits
+
+SIDES = {"product": "features.parquet", "query": "query_features.parquet"}
+
+
+class CachedTable:
+    """Encoder outputs in place of features; the same rows and mask (satisfies training.data.Inputs)."""
+
+    def __init__(self, ids: list[str], mask: np.ndarray, hidden: Mapping[str, np.ndarray]):
+        """
+        Args:
+            mask: bool [N, M] in MODALITIES order; hidden: modality → float16 [rows with it, H].
+        """
+        self.ids, self.mask, self.hidden = ids, mask, dict(hidden)
+        self._slots = {m: np.cumsum(mask[:, MODALITIES.index(m)]) - 1 for m in hidden}
+
+    def batch(self, rows: np.ndarray, modality: str) -> dict[str, Tensor]:
+        return {"hidden": torch.from_numpy(self.hidden[modality][self._slots[modality][rows]].astype(np.float32))}
+
+
+@torch.inference_mode()
+def _encode(model: torch.nn.Module, table: Inputs, device: torch.device, size: int = 256) -> dict[str, np.ndarray]:
+    found = {}
+    for modality in model.modalities:  # type: ignore[union-attr]
+        column = MODALITIES.index(modality)
+        rows = np.flatnonzero(table.mask[:, column])
+        parts = []
+        for start in range(0, len(rows), size):
+            side = gather(table, rows[start : start + size], (modality,), [column]).to(device)
+            with autocast(device):
+                parts.append(model.hidden(modality, side.inputs[modality][1]).half().cpu().numpy())  # type: ignore[operator]
+        if parts:
+            found[modality] = np.concatenate(parts)
+    return found
+
+
+def build_cache(experiment: config.Experiment, folder: Path) -> None:
+    """Run the pre-trained encoders of a finished `pretrain` once over all products and queries.
+
+    Raises:
+        MissingStageError: preprocess or pretrain has not finished.
+    """
+    preprocess = stage_folder(experiment, "preprocess")
+    pretrained = stage_folder(experiment, "pretrain") / "checkpoint"
+    torch.manual_seed(experiment.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = new_model(experiment, preprocess, pretrained).to(device).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    for side, file in SIDES.items():
+        table = FeatureTable.open(preprocess / file)
+        for modality, hidden in _encode(model, table, device).items():
+            np.save(folder / f"{side}_{modality}.npy", hidden)
+        np.save(folder / f"{side}_mask.npy", table.mask)
+        np.save(folder / f"{side}_ids.npy", np.array(table.ids))
+
+
+def open_cache(folder: Path, side: str) -> CachedTable:
+    """One side of what `build_cache` wrote."""
+    hidden = {m: np.load(file) for m in MODALITIES if (file := folder / f"{side}_{m}.npy").is_file()}
+    return CachedTable(np.load(folder / f"{side}_ids.npy").tolist(), np.load(folder / f"{side}_mask.npy"), hidden)
+
+
+def train_on_cache(
+    cache_folder: str | Path, experiment_values: Mapping[str, Any], report: Callable[[int, float], Any]
+) -> float:
+    """Train everything but the encoders on the cache.
+
+    Args:
+        experiment_values: an Experiment as a dict (what a trial can carry between processes).
+        report: called after each epoch with (epochs finished, validation nDCG@10 of the fused score).
+
+    Returns:
+        The best validation nDCG@10.
+    """
+    experiment, cache = config.validate(dict(experiment_values)), Path(cache_folder)
+    preprocess = stage_folder(experiment, "preprocess")
+    torch.manual_seed(experiment.seed)
+    tune, train = experiment.tune, experiment.train
+    model = new_model(experiment, preprocess, None)
+    model.encoders.requires_grad_(False)
+    events = experiment.encoders.recommender.events if experiment.encoders.recommender else 0
+    splits = open_splits(preprocess, model.modalities, events, open_cache(cache, "product"), open_cache(cache, "query"))
+    job = Supervised(model, splits, experiment, torch.device("cpu"), cached=True)
+    encoders = {id(p) for p in model.encoders.parameters()}
+    groups = [{"params": [p for p in job.objective.parameters() if id(p) not in encoders], "lr": tune.learning_rate}]
+    fit = make_fit(job.objective, groups, tune.epochs * splits.train.steps(train.batch_size), train.warmup, train.weight_decay)
+    best = 0.0
+    for _ in range(tune.epochs):
+        score = job.epoch(fit)["ndcg@10"]
+        best = max(best, score)
+        report(fit.epoch, score)
+    return best

@@ -1,0 +1,64 @@
+"""Runs the encoders over one side of a batch, or over whole tables without gradients."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fuserank.models.fused import FusedModel, Role
+from fuserank.training.data import Inputs, Side, gather
+
+
+def hidden_of(model: FusedModel, side: Side) -> dict[str, Tensor]:
+    """Encoder outputs of the rows that have each modality."""
+    return {m: model.hidden(m, inputs) for m, (_, inputs) in side.inputs.items()}
+
+
+def place(model: FusedModel, side: Side, hidden: dict[str, Tensor], role: Role) -> tuple[Tensor, Tensor]:
+    """Unit vectors [B, M, D] (zeros where missing) and their mask [B, M]."""
+    batch, modalities = side.mask.shape
+    vectors = torch.zeros(batch, modalities, model.width, device=side.mask.device)
+    mask = side.mask
+    for column, modality in enumerate(model.modalities):
+        if role == "query" and modality not in model.query_projection:
+            mask = mask.clone()
+            mask[:, column] = False
+        elif modality in hidden:
+            places = side.inputs[modality][0]
+            filled = torch.zeros(batch, model.width, device=vectors.device)
+            filled = filled.index_copy(0, places, model.project(modality, hidden[modality], role))
+            vectors = torch.cat([vectors[:, :column], filled[:, None], vectors[:, column + 1 :]], 1)
+    return vectors, mask
+
+
+@torch.inference_mode()
+def encode_table(
+    model: FusedModel, table: Inputs, rows: np.ndarray, columns: list[int], role: Role, device: torch.device, size: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Vectors [N, M, D] and mask [N, M] of many rows, on the CPU; the model is put in evaluation mode for it."""
+    was_training = model.training
+    model.eval()
+    vectors, masks = [], []
+    for start in range(0, len(rows), size):
+        side = gather(table, rows[start : start + size], model.modalities, columns).to(device)
+        with autocast(device):
+            vector, mask = place(model, side, hidden_of(model, side), role)
+        vectors.append(vector.float().cpu())
+        masks.append(mask.cpu())
+    model.train(was_training)
+    if not vectors:
+        count = len(model.modalities)
+        return torch.zeros(0, count, model.width), torch.zeros(0, count, dtype=torch.bool)
+    return torch.cat(vectors), torch.cat(masks)
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 natively (elsewhere it is emulated and slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
+    """Mixed precision: bfloat16 where it pays (`auto`), or as told ("bfloat16", "float32")."""
+    enabled = precision == "bfloat16" or (precision == "auto" and bfloat16_pays(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

@@ -1,0 +1,98 @@
+"""All supervised losses of one step, as one module, so that data-parallel training sees one forward pass.
+
+L = w_text·L_text + w_image·L_image + … + w_recommend·L_recommend + w_fused·L_fused + w_align·L_align.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fuserank.losses.contrast import contrast_loss
+from fuserank.losses.next_item import next_item_loss
+from fuserank.losses.ranking import ranking_loss
+from fuserank.models.fused import FusedModel
+from fuserank.training.data import Batch
+from fuserank.training.encode import hidden_of, place
+
+
+class Objective(nn.Module):
+    """Batch → losses by head. The heads' temperatures are learnt here and left behind at export."""
+
+    def __init__(self, model: FusedModel, weights: dict[str, float], temperature: float, modality_dropout: float):
+        super().__init__()
+        self.model = model
+        self.weights = weights
+        self.modality_dropout = modality_dropout
+        heads = [*model.modalities, "fused", "align", "recommend"]
+        self.scales = nn.ParameterDict({h: nn.Parameter(torch.tensor(-math.log(temperature))) for h in heads})
+
+    def scale(self, head: str) -> Tensor:
+        """1 / temperature, at most 100 (as in CLIP)."""
+        return self.scales[head].exp().clamp(max=100)
+
+    def forward(self, batch: Batch, table: Tensor, dropped: Tensor) -> dict[str, Tensor]:
+        """
+        Args:
+            table: [N, E] fused vectors of the whole catalogue as of the last refresh, for the recommender.
+            dropped: [P, M] uniform draws that decide which modalities this step hides.
+        """
+        model, losses = self.model, {}
+        hidden = hidden_of(model, batch.products)
+        vectors, mask = place(model, batch.products, hidden, "product")
+        shown = mask & ((dropped >= self.modality_dropout) | (mask.sum(1, keepdim=True) == 1))
+        lost = ~shown.any(1) & mask.any(1)  # never hide the last one
+        shown = torch.where(lost[:, None], mask, shown)
+        products = model.product_vectors(vectors, shown)
+        if batch.grades.numel():
+            losses |= self._ranking(batch, vectors, mask, products)
+        if self.weights["align"] > 0:
+            losses["align"] = self._align(batch, hidden, vectors, mask)
+        if model.recommender is not None and batch.history and self.weights["recommend"] > 0:
+            losses["recommend"] = self._recommend(batch, products, table)
+        return losses
+
+    def _ranking(self, batch: Batch, vectors: Tensor, mask: Tensor, products: Tensor) -> dict[str, Tensor]:
+        model, losses = self.model, {}
+        query_vectors, query_mask = place(model, batch.queries, hidden_of(model, batch.queries), "query")
+        query = model.query_vector(query_vectors, query_mask)
+        heads = model.query_heads(query)
+        if self.weights["fused"] > 0:
+            scores = model.fusion.query(query, heads) @ products.T
+            losses["fused"] = ranking_loss(scores * self.scale("fused"), batch.grades)
+        for column, modality in enumerate(model.modalities):
+            if self.weights[modality] > 0 and mask[:, column].any():
+                scores = heads[:, column] @ vectors[:, column].T
+                valid = mask[:, column].expand(len(scores), -1)
+                losses[modality] = ranking_loss(scores * self.scale(modality), batch.grades, valid)
+        return losses
+
+    def _align(self, batch: Batch, hidden: dict[str, Tensor], vectors: Tensor, mask: Tensor) -> Tensor:
+        """Each modality of a product, asked as a query, finds the product by its other modalities."""
+        model = self.model
+        top = (batch.grades > 0) & (batch.grades == batch.grades.amax(1, keepdim=True))
+        alike = (top.float().T @ top.float()) > 0  # best answers to one query may be equal: no negatives
+        found = []
+        for column, modality in enumerate(model.modalities):
+            if modality not in model.query_projection or modality not in hidden:
+                continue
+            others = mask.clone()
+            others[:, column] = False
+            both = mask[:, column] & others.any(1)
+            if both.sum() < 2:
+                continue
+            asked = torch.zeros_like(vectors[:, 0])
+            asked = asked.index_copy(0, batch.products.inputs[modality][0], model.project(modality, hidden[modality], "query"))
+            query = asked[both]
+            left = model.fusion.query(query, model.query_heads(query))
+            right = model.product_vectors(vectors[both], others[both])
+            found.append(contrast_loss(left, right, self.scale("align"), alike[both][:, both]))
+        return torch.stack(found).mean() if found else vectors.sum() * 0
+
+    def _recommend(self, batch: Batch, products: Tensor, table: Tensor) -> Tensor:
+        assert self.model.recommender is not None
+        live = table.index_copy(0, batch.rows, products.to(table.dtype))  # this batch's products carry gradients
+        rows, mask = batch.history["rows"], batch.history["mask"]
+        items = live[rows[:, :-1].clamp(min=0)]
+        users = self.model.recommender(items, batch.history["types"][:, :-1], batch.history["gaps"][:, :-1], mask[:, :-1])
+        return next_item_loss(users, live, rows[:, 1:], mask[:, 1:], self.scale("recommend"))

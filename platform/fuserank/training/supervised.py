@@ -1,0 +1,182 @@
+"""Supervised training of encoders, fusion and recommender: what each Ray Train worker runs.
+
+Reads preprocess/ (features, judgments, events) and pretrain/ (encoder weights); leaves a checkpoint per epoch with the
+whole training state, and at the end the exported model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from fuserank import config
+from fuserank.features.featurizer import Featurizer
+from fuserank.features.table import FeatureTable
+from fuserank.feedback.sequences import training_histories
+from fuserank.models.build import build_model
+from fuserank.models.checkpoint import load_weights
+from fuserank.models.fused import FusedModel
+from fuserank.records.schema import MODALITIES
+from fuserank.training.augment import views
+from fuserank.training.data import Batch, Inputs, RankingData, judgments_of
+from fuserank.training.encode import encode_table
+from fuserank.training.loop import Fit, make_fit, run_epoch
+from fuserank.training.objective import Objective
+from fuserank.training.validate import Validation
+
+
+@dataclass
+class Splits:
+    """Training and validation data over the same tables."""
+
+    train: RankingData
+    validation: Validation
+    columns: list[int]
+
+
+def open_splits(preprocess: Path, modalities: tuple[str, ...], events: int, products: Inputs | None = None, queries: Inputs | None = None) -> Splits:
+    """The splits of a finished `preprocess`.
+
+    Args:
+        modalities: the model's. events: history length for the recommender, 0 for none.
+        products, queries: cached inputs in place of the features (the same rows).
+    """
+    products = products if products is not None else FeatureTable.open(preprocess / "features.parquet")
+    queries = queries if queries is not None else FeatureTable.open(preprocess / "query_features.parquet")
+    product_split = _column(preprocess / "products.parquet", "split", len(products.ids))
+    query_split = _column(preprocess / "queries.parquet", "split", len(queries.ids))
+    judgments = judgments_of(pq.read_table(preprocess / "judgments.parquet"), queries.ids, products.ids)
+    columns = [MODALITIES.index(m) for m in modalities]
+    everything = np.arange(len(products.ids))
+
+    def rows(split: str) -> np.ndarray:  # where the split is by query, every product is in the catalogue of each split
+        by_product = any(value is not None for value in product_split)
+        return np.flatnonzero(product_split == split) if by_product else everything
+
+    file = preprocess / "events.parquet"
+    histories = training_histories(pq.read_table(file), products.ids, events) if events and file.is_file() else None
+    asked = {name: np.flatnonzero(query_split == name) for name in ("training", "validation")}
+    train = RankingData(products, queries, judgments, rows("training"), asked["training"], modalities, columns, histories)
+    validation = Validation(products, queries, judgments, rows("validation"), asked["validation"], columns)
+    return Splits(train, validation, columns)
+
+
+def _column(file: Path, name: str, count: int) -> np.ndarray:
+    if not file.is_file():
+        return np.full(count, None, object)
+    return np.array(pq.read_table(file, columns=[name])[name].to_pylist(), object)
+
+
+def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path | None) -> FusedModel:
+    """The config's model with pre-trained encoders where `pretrained` holds them (`<modality>.safetensors`)."""
+    settings = Featurizer.load(preprocess).settings
+    model = build_model(
+        experiment.encoders,
+        experiment.fusion,
+        settings.vocabulary,
+        settings.text_tokens,
+        settings.mels,
+        list(settings.price_edges),
+    )
+    for modality in model.modalities:
+        if pretrained is not None and (file := pretrained / f"{modality}.safetensors").is_file():
+            load_weights(model.encoders[modality], file)
+    return model
+
+
+def freeze(model: FusedModel, encoders: config.Encoders) -> None:
+    """Stop the gradients of encoders whose adaptation is `frozen`."""
+    for modality in model.modalities:
+        if getattr(getattr(encoders, modality), "adaptation", "full") == "frozen":
+            model.encoders[modality].requires_grad_(False)
+
+
+def new_fit(objective: Objective, train: config.Train, steps: int) -> Fit:
+    """Optimiser with the encoders' own learning rate."""
+    encoders = [p for p in objective.model.encoders.parameters() if p.requires_grad]
+    known = {id(p) for p in objective.model.encoders.parameters()}
+    rest = [p for p in objective.parameters() if id(p) not in known]
+    groups = [{"params": rest, "lr": train.learning_rate}]
+    if encoders:
+        groups.append({"params": encoders, "lr": train.encoder_learning_rate})
+    return make_fit(objective, groups, steps, train.warmup, train.weight_decay)
+
+
+@torch.inference_mode()
+def fused_table(model: FusedModel, catalogue: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
+    """[N, E] fused vectors of the whole catalogue."""
+    vectors, mask = catalogue
+    training = model.training
+    model.eval()
+    table = torch.cat([model.product_vectors(v.to(device), m.to(device)).float() for v, m in zip(vectors.split(4096), mask.split(4096), strict=True)])
+    model.train(training)
+    return table
+
+
+class Supervised:
+    """Epochs of supervised training; the same whether inputs are features or cached encoder outputs."""
+
+    def __init__(self, model: FusedModel, splits: Splits, experiment: config.Experiment, device: torch.device, cached: bool = False):
+        loss, fusion = experiment.loss, experiment.fusion
+        self.experiment, self.splits, self.device, self.cached = experiment, splits, device, cached
+        self.weights: dict[str, float] = loss.weights.model_dump()
+        self.model = model.to(device)
+        self.objective = Objective(model, self.weights, loss.temperature, fusion.modality_dropout).to(device)
+        self.catalogue: tuple[Tensor, Tensor] | None = None
+
+    def refresh(self) -> Tensor:
+        """Fused vectors of the whole catalogue for the recommender; an empty table where there is none to train."""
+        train = self.splits.train
+        if train.histories is None or self.model.recommender is None or self.weights["recommend"] == 0:
+            return torch.zeros(0, self.model.out_width, device=self.device)
+        if self.catalogue is None:
+            rows = np.arange(len(train.products.ids))
+            self.catalogue = encode_table(self.model, train.products, rows, self.splits.columns, "product", self.device)
+        return fused_table(self.model, self.catalogue, self.device).clone()
+
+    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """Forward arguments of one epoch."""
+        options, seed = self.experiment.train, self.experiment.seed
+        table = self.refresh()
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + rank)
+        data = self.splits.train
+        for batch in data.epoch(epoch, seed, options.batch_size, options.positives, options.sequences, rank, world):
+            if not self.cached and "image" in batch.products.inputs:
+                inputs = batch.products.inputs["image"][1]
+                inputs["pixels"] = views(inputs["pixels"], generator)
+            dropped = torch.rand(batch.products.mask.shape, generator=generator)
+            batch.products, batch.queries = batch.products.to(self.device), batch.queries.to(self.device)
+            batch.grades, batch.rows = batch.grades.to(self.device), batch.rows.to(self.device)
+            batch.history = {k: v.to(self.device) for k, v in batch.history.items()}
+            yield batch, table, dropped.to(self.device)
+
+    def epoch(self, fit: Fit, rank: int = 0, world: int = 1) -> dict[str, float]:
+        """Train one epoch and validate; returns mean losses and validation metrics (`ndcg@10` …)."""
+        options = self.experiment.train
+        metrics = run_epoch(fit, self.batches(fit.epoch, rank, world), self.weights, self.device, options.precision, options.clip)
+        self.catalogue = None
+        if rank == 0:
+            self.refresh()  # encodes the catalogue once, for validation and for the next epoch
+            metrics |= self.splits.validation.score(self.model, self.device, self.catalogue)
+        return metrics
+
+
+def describe(model: FusedModel) -> dict[str, Any]:
+    """Trained and total parameters, by part."""
+    parts = {f"encoders.{m}": e for m, e in model.encoders.items()} | {"fusion": model.fusion}
+    if model.recommender is not None:
+        parts["recommender"] = model.recommender
+    counts = {
+        name: {"trained": sum(p.numel() for p in part.parameters() if p.requires_grad), "total": sum(p.numel() for p in part.parameters())}
+        for name, part in parts.items()
+    }
+    counts["all"] = {
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "total": sum(p.numel() for p in model.parameters()),
+    }
+    return counts

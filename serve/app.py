@@ -1,0 +1,156 @@
+"""Wires the deployments: replicas and their resources stand here and nowhere else.
+
+`serve run serve.app:build config=workloads/configs/demo.yaml` and `serve deploy` (import_path: serve.app:build) work,
+with Ray's throughput flags set before Ray starts; `fuserank serve` sets them itself (launcher.py). Reads the run's
+current generation.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from fuserank import artifacts, config
+from fuserank.config import Experiment
+from fuserank.errors import ConfigError
+from fuserank.retrieval.generation import MANIFEST, current_folder, generation_ids
+from serve.audio_encoder import AudioEncoder
+from serve.chain import Chain
+from serve.documents import Documents
+from serve.feedback import Feedback
+from serve.gateway import Gateway
+from serve.image_encoder import ImageEncoder
+from serve.reranker import RerankerDeployment
+from serve.retriever import RetrieverDeployment
+from serve.routes import create_app
+from serve.text_encoder import TextEncoder
+
+log = logging.getLogger("fuserank.serve")
+ENCODERS = {"text": TextEncoder, "image": ImageEncoder, "audio": AudioEncoder}
+
+
+class Ingress(Gateway):
+    """A gateway replica behind Ray's HTTP."""
+
+    def __init__(
+        self,
+        folder: Path,
+        encoders: dict[str, DeploymentHandle],
+        retriever: DeploymentHandle,
+        reranker: DeploymentHandle,
+        feedback: DeploymentHandle,
+        settings: config.Serve,
+    ):
+        manifest = read_manifest(folder)
+        media = manifest.get("media")
+        super().__init__(
+            Chain(encoders, retriever, reranker, feedback.history),
+            feedback.add_events.remote,
+            feedback.add_impressions.remote,
+            Documents(folder / "products.parquet", Path(media) if media else None),
+            manifest["id"],
+            manifest["model"],
+            list_generations(folder),
+            settings.max_limit,
+            settings.max_batch,
+            settings.queue,
+        )
+        self._max_body_bytes = settings.max_body_bytes
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # what serve.ingress() calls in the replica
+        return create_app(self, self._max_body_bytes, artifacts.metadata_version())
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application.
+
+    Args:
+        args: {"config": a config file's path, or its values}.
+
+    Raises:
+        ConfigError: no or a bad config. MissingStageError: no index yet.
+    """
+    if os.environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") != "1":
+        log.warning("Ray Serve runs without its throughput flags: start Ray with RAY_SERVE_THROUGHPUT_OPTIMIZED=1")
+    experiment = _experiment(args)
+    folder = generation_folder(experiment)
+    manifest = read_manifest(folder)
+    settings = experiment.serve
+    encoders = {
+        modality: _deployment(kind, f"{modality}-encoder", settings.encoder_replicas).bind(folder)
+        for modality, kind in ENCODERS.items()
+        if modality in manifest["modalities"]
+    }
+    retriever = _deployment(RetrieverDeployment, "retriever", settings.retriever_replicas)
+    reranker = _deployment(RerankerDeployment, "reranker", settings.reranker_replicas)
+    feedback = _deployment(Feedback, "feedback", 1, max_ongoing=1000)  # one writer: SQLite takes no more
+    gateway = _deployment(serve.ingress()(Ingress), "gateway", 1, max_ongoing=settings.queue + 1000)
+    return gateway.bind(
+        folder,
+        encoders,
+        retriever.bind(folder, experiment.index.candidates),
+        reranker.bind(folder, tuple(manifest["modalities"])),
+        feedback.bind(store_url(experiment), manifest["id"]),
+        settings,
+    )
+
+
+def generation_folder(experiment: Experiment) -> Path:
+    """The folder of the run's current generation.
+
+    Raises:
+        MissingStageError: no index yet.
+    """
+    return current_folder(artifacts.stage_folder(experiment, "index")).absolute()
+
+
+def store_url(experiment: Experiment) -> str:
+    """The run's database."""
+    return f"sqlite:///{(experiment.run / 'store' / 'fuserank.db').absolute()}"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A generation's manifest."""
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
+def list_generations(active: Path) -> list[dict[str, Any]]:
+    """What GET /v1/generations shows, oldest first."""
+    index = active.parent.parent
+    manifests = [read_manifest(active.parent / identity) for identity in generation_ids(index)]
+    return [
+        {
+            "id": manifest["id"],
+            "created": manifest["created"],
+            "model_version": manifest["model"],
+            "products": manifest["products"],
+            "active": manifest["id"] == active.name,
+        }
+        for manifest in manifests
+    ]
+
+
+def _experiment(args: dict[str, Any]) -> Experiment:
+    given = args.get("config")
+    if isinstance(given, dict):
+        return config.validate(given)
+    if isinstance(given, str):
+        return config.load(given)
+    raise ConfigError("serve.app:build needs `config`.", "Run `serve run serve.app:build config=FILE`.")
+
+
+def _deployment(kind: type, name: str, replicas: int, max_ongoing: int = 8) -> serve.Deployment:
+    wrap = serve.deployment(
+        name=name,
+        num_replicas=replicas,
+        max_ongoing_requests=max_ongoing,
+        ray_actor_options={"num_cpus": 0.1},  # a share for placement; each replica computes in one thread
+        graceful_shutdown_timeout_s=10,
+        health_check_period_s=5,
+    )
+    return wrap(kind)  # type: ignore[return-value]  # Ray types it as a decorated function

@@ -1,0 +1,16 @@
+"""Audio encoder: spoken queries → unit vectors. Reads the generation's model/ and featurizer/."""
+
+import numpy as np
+
+from serve.encoder import Encoder
+from serve.worker import attempt
+
+
+class AudioEncoder(Encoder):
+    """Payload: an encoded sound. Value: float32 [D], or MediaError for an unreadable one."""
+
+    modality = "audio"
+
+    def work(self, payloads: list[bytes]) -> list[np.ndarray | Exception]:
+        """Decode one by one, encode the readable ones in one forward pass."""
+        return self.encode_readable([attempt(self.featurizer.audio, payload) for payload in payloads])

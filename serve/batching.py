@@ -1,0 +1,116 @@
+"""Gathers concurrent requests into micro-batches: the busier the chain, the larger they are; an idle one adds no wait.
+
+A batch leaves at once when none is in flight. While one is, requests gather; a further batch leaves when it is full, or
+as large as the smallest in flight and there is room for it, or when a batch comes home.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class QueueFullError(Exception):
+    """More requests are waiting than the queue holds."""
+
+
+class Batcher(Generic[Item, Answer]):
+    """Async micro-batcher: `await submit(item)` gives that item's answer."""
+
+    def __init__(
+        self,
+        run: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        max_batch: int,
+        queue: int,
+        max_in_flight: int = 2,
+    ):
+        """
+        Args:
+            run: a batch → one answer per item, in order. If it raises, every item of that batch gets the error.
+            max_batch: items in one batch.
+            queue: items that may wait; more are refused.
+            max_in_flight: batches on their way at a time.
+        """
+        self._run = run
+        self._max_batch = max_batch
+        self._queue = queue
+        self._max_in_flight = max_in_flight
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._in_flight: dict[asyncio.Task[None], int] = {}
+        self._scheduled = False
+        self.sizes: deque[int] = deque(maxlen=1000)  # of the latest batches
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for a batch."""
+        return len(self._waiting)
+
+    async def submit(self, item: Item) -> Answer:
+        """One item's answer. A cancelled caller's item is dropped if its batch has not left.
+
+        Raises:
+            QueueFullError: `queue` items are waiting already.
+        """
+        if len(self._waiting) >= self._queue:
+            raise QueueFullError
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, future))
+        if (
+            not self._scheduled
+        ):  # at the end of this turn of the loop, so that requests that arrived together leave together
+            self._scheduled = True
+            loop.call_soon(self._flush)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._waiting = deque(pair for pair in self._waiting if pair[1] is not future)
+            raise
+
+    def _may_leave(self) -> bool:
+        if not self._waiting or len(self._in_flight) >= self._max_in_flight:
+            return False
+        smallest = min(self._in_flight.values(), default=0)
+        return len(self._waiting) >= min(self._max_batch, smallest)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._may_leave():
+            count = min(self._max_batch, len(self._waiting))
+            batch = [self._waiting.popleft() for _ in range(count)]
+            self.sizes.append(count)
+            task = asyncio.get_running_loop().create_task(self._send(batch))
+            self._in_flight[task] = count
+            task.add_done_callback(self._home)
+
+    def _home(self, task: asyncio.Task[None]) -> None:
+        del self._in_flight[task]
+        self._flush()
+
+    async def _send(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        futures = [future for _, future in batch]
+        try:
+            answers = await self._run([item for item, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"a batch of {len(batch)} came back with {len(answers)} answers")
+        except BaseException as error:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error if isinstance(error, Exception) else RuntimeError("batch cancelled"))
+            if not isinstance(error, Exception):
+                raise
+            return
+        for future, result in zip(futures, answers, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    async def drain(self) -> None:
+        """Wait until nothing waits and nothing is in flight."""
+        while self._waiting or self._in_flight:
+            if self._in_flight:
+                await asyncio.wait(list(self._in_flight))
+            else:
+                await asyncio.sleep(0)

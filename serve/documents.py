@@ -1,0 +1,90 @@
+"""The products as answers show them. Reads the generation's products.parquet and the media folder it names."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_MEDIA_NAME = re.compile(r"([0-9a-f]{2})[0-9a-f]{62}\.[a-z0-9]{1,5}")
+TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "bmp": "image/bmp",
+    "tiff": "image/tiff",
+    "tif": "image/tiff",
+}
+_SHOWN = ["product_id", "title", "price", "currency", "brand", "images", "in_stock"]
+
+
+class Documents:
+    """Row number or product id → what the shop's pages show of the product."""
+
+    def __init__(self, products: Path, media: Path | None):
+        """
+        Args:
+            products: Parquet file with the PRODUCT schema; its rows are the retriever's rows.
+            media: folder of content-addressed files, None if the catalogue has no media.
+        """
+        self._table = pq.read_table(products, memory_map=True)
+        self._shown = self._table.select(_SHOWN).combine_chunks()
+        self.ids: list[str] = self._table["product_id"].to_pylist()
+        self._rows = {product_id: row for row, product_id in enumerate(self.ids)}
+        self._media = media
+
+    def row(self, product_id: str) -> int | None:
+        """The product's row, None if the generation does not have it."""
+        return self._rows.get(product_id)
+
+    def hits(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """What a hit shows of each row, in order."""
+        found = self._shown.take(pa.array(rows, pa.int64())).to_pylist()
+        return [
+            {
+                "product_id": product["product_id"],
+                "title": product["title"],
+                "price": _price(product),
+                "brand": product["brand"],
+                "image": _image_url(product),
+                "in_stock": product["in_stock"],
+            }
+            for product in found
+        ]
+
+    def product(self, row: int) -> dict[str, Any]:
+        """The whole product, as GET /v1/products/{id} shows it. Labels are for judging and stay inside."""
+        product = self._table.slice(row, 1).to_pylist()[0]
+        same = ("product_id", "parent_id", "title", "description", "brand", "in_stock", "rating", "review_count")
+        return {
+            **{name: product[name] for name in same},
+            "category": product["category"] or [],
+            "attributes": {key: value for key, value in product["attributes"] or [] if value is not None},
+            "price": _price(product),
+            "image": _image_url(product),
+        }
+
+    def picture(self, row: int) -> tuple[Path, str] | None:
+        """File and content type of the main picture, None if there is none."""
+        images = self._shown["images"][row].as_py()
+        match = _MEDIA_NAME.fullmatch(images[0]) if images else None
+        if match is None or self._media is None:
+            return None
+        kind = TYPES.get(match.string.rpartition(".")[2])
+        file = self._media / match[1] / match.string
+        return (file, kind) if kind is not None and file.is_file() else None
+
+
+def _price(product: dict[str, Any]) -> dict[str, Any] | None:
+    if product["price"] is None:
+        return None
+    return {"amount": float(product["price"]), "currency": product["currency"]}
+
+
+def _image_url(product: dict[str, Any]) -> str | None:
+    return f"/v1/products/{quote(product['product_id'], safe='')}/image" if product["images"] else None

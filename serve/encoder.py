@@ -1,0 +1,49 @@
+"""What the encoder deployments share: the model, the featurizer and one forward pass a batch."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from serve.worker import Worker, one_thread
+
+
+class Encoder(Worker):
+    """Query values of one modality → unit vectors [D]."""
+
+    modality: ClassVar[str]
+
+    def __init__(self, generation: Path):
+        """
+        Args:
+            generation: the generation's folder.
+
+        Raises:
+            ModelError: its model or featurizer cannot be loaded.
+        """
+        one_thread()
+        from fuserank.features.featurizer import Featurizer
+        from fuserank.models.checkpoint import load_model
+
+        super().__init__(generation.name, f"{self.modality}-encoder")
+        self.featurizer = Featurizer.load(generation / "featurizer")
+        model = load_model(generation / "model")
+        for other in set(model.encoders) - {self.modality}:
+            del model.encoders[other]  # this replica never runs them
+        self._model = model
+
+    def encode(self, values: list[Any]) -> list[np.ndarray]:
+        """Featurized values → float32 [D] each, in one forward pass."""
+        import torch
+
+        from fuserank.features.batch import collate
+
+        with torch.inference_mode():
+            inputs = collate(self.modality, values, pad_id=self.featurizer.settings.pad_id)
+            return list(self._model.encode(self.modality, inputs, "query").numpy())
+
+    def encode_readable(self, values: list[Any]) -> list[np.ndarray | Exception]:
+        """`encode`, with exceptions among the values passed through at their places."""
+        readable = [value for value in values if not isinstance(value, Exception)]
+        vectors = iter(self.encode(readable) if readable else [])
+        return [value if isinstance(value, Exception) else next(vectors) for value in values]

@@ -1,0 +1,63 @@
+"""Feedback: writes events and impressions, reads users' histories. Reads and writes the store.
+
+The store gathers calls that wait at the same time into one commit, so each call waits in a thread of its own.
+"""
+
+import asyncio
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fuserank.feedback.sequences import POSITIVE
+from fuserank.store.database import AddResult, Database
+from serve.envelope import Envelope, Result, answer
+from serve.messages import HistoryEvent
+
+TYPES = (*POSITIVE, "dislike", "remove")  # what is learnt from, and what must not be recommended again
+
+
+class Feedback:
+    """Called by the gateway only."""
+
+    def __init__(self, url: str, generation: str, history: int = 50, writers: int = 32):
+        """
+        Args:
+            url: the database, as SQLAlchemy writes it.
+            history: events of a user that the recommender is given.
+            writers: calls that may share one commit.
+
+        Raises:
+            StoreError: the database cannot be opened.
+        """
+        self._database = Database(url)
+        self._generation = generation
+        self._history = history
+        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")  # never waits behind a disk flush
+
+    async def add_events(self, events: list[Any]) -> AddResult:
+        """Store events; the accepted ones are durable when this returns. Raises StoreError."""
+        return await self._run(self._writers, self._database.add_events, events)
+
+    async def add_impressions(self, impressions: list[dict[str, Any]]) -> AddResult:
+        """Store impressions; durable when this returns. Raises StoreError."""
+        return await self._run(self._writers, self._database.add_impressions, impressions)
+
+    async def history(self, envelopes: list[Envelope]) -> list[Result]:
+        """Payload: a user id. Value: the user's latest events as a tuple of HistoryEvent, oldest first."""
+        return await self._run(self._reader, answer, envelopes, self._generation, self._read)
+
+    def _read(self, users: list[str]) -> list[tuple[HistoryEvent, ...]]:
+        return [
+            tuple(
+                HistoryEvent(event["product_id"], event["type"], event["timestamp"] / 1000)
+                for event in self._database.recent_events(user, self._history, TYPES)
+            )
+            for user in users
+        ]
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(work, *args))
+
+    def __del__(self):  # Serve calls it when the replica ends: writes under way are finished
+        self._database.close()

@@ -1,0 +1,237 @@
+"""The gateway: admits requests, gathers them into micro-batches for the chain, shows products, logs impressions.
+
+Reads the generation's products and media. HTTP itself is in routes.py; here are requests in, answers out.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from serve import api
+from serve.batching import Batcher, QueueFullError
+from serve.chain import Chain
+from serve.documents import Documents
+from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result
+from serve.impressions import ImpressionLog
+from serve.messages import Ask, Details, Found, Ranked
+
+POLICY = "greedy@0"  # the model's own order, shown with certainty
+DEADLINE_MS = 10_000  # for requests that name none
+
+
+Write = Callable[[list[dict[str, Any]]], Awaitable[Any]]
+
+
+class Gateway:
+    """One replica of the front door. Everything it does is on its event loop; model work is elsewhere."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        add_events: Write,
+        add_impressions: Write,
+        documents: Documents,
+        generation: str,
+        model_version: str,
+        generations: Sequence[dict[str, Any]],
+        max_limit: int = 100,
+        max_batch: int = 64,
+        queue: int = 512,
+    ):
+        """
+        Args:
+            add_events, add_impressions: durable writes; the first returns what became of the events (store.AddResult).
+            generations: what GET /v1/generations shows.
+            max_limit: largest `limit` of one answer.
+            max_batch: requests of one micro-batch.
+            queue: requests that may wait.
+        """
+        self.generation = generation
+        self.model_version = model_version
+        self.generations = generations
+        self.documents = documents
+        self._chain = chain
+        self._add_events = add_events
+        self._max_limit = max_limit
+        self.batcher: Batcher[Envelope, Result] = Batcher(self._run, max_batch, queue)
+        self._sent: dict[str, float] = {}  # request id → when its batch left
+        self._impressions = ImpressionLog(add_impressions)
+
+    async def search(self, request: api.SearchRequest) -> dict[str, Any]:
+        """Answer a query; `api.Answer` as a dict.
+
+        Raises:
+            RequestError: the failure to show.
+        """
+        self._check_limit(request.limit)
+        media = {m: getattr(request, m) for m in ("text", "image", "audio") if getattr(request, m)}
+        ask = Ask(
+            "search",
+            request.offset + request.limit,
+            media,
+            weights={str(modality): weight for modality, weight in (request.weights or {}).items()},
+            filter=request.filter,
+            exclude=tuple(request.exclude),
+            explain=request.explain,
+        )
+        answer, ranked = await self._answer(ask, request.deadline_ms, request.offset)
+        self._log(answer, ranked, "search", request.text, request.user_id, request.session_id)
+        return answer
+
+    async def recommend(self, request: api.RecommendRequest) -> dict[str, Any]:
+        """What the user may like; `api.Recommendation` as a dict. Raises RequestError."""
+        self._check_limit(request.limit)
+        ask = Ask(
+            "recommend",
+            request.limit,
+            filter=request.filter,
+            user_id=request.user_id,
+            product_ids=tuple(request.product_ids),
+            exclude_seen=request.exclude_seen,
+        )
+        answer, ranked = await self._answer(ask, request.deadline_ms)
+        answer["source"] = ranked.found.source
+        answer["hits"] = [hit | {"propensity": 1.0, "policy": POLICY} for hit in answer["hits"]]
+        self._log(answer, ranked, "recommend", None, request.user_id, request.session_id)
+        return answer
+
+    async def similar(self, product_id: str, limit: int) -> dict[str, Any]:
+        """Products like this one; `api.Answer` as a dict. Raises RequestError."""
+        self._check_limit(limit)
+        self._row(product_id)
+        ask = Ask("similar", limit, product_ids=(product_id,), exclude=(product_id,))
+        answer, ranked = await self._answer(ask, None)
+        self._log(answer, ranked, "similar", product_id, None, None)
+        return answer
+
+    def product(self, product_id: str) -> dict[str, Any]:
+        """The whole product. Raises RequestError (404)."""
+        return self.documents.product(self._row(product_id))
+
+    def picture(self, product_id: str) -> tuple[Path, str]:
+        """The main picture's file and content type. Raises RequestError (404)."""
+        found = self.documents.picture(self._row(product_id))
+        if found is None:
+            raise RequestError(Failure(404, "no_image", f"Product {product_id!r} has no picture."))
+        return found
+
+    async def events(self, events: Sequence[Any]) -> dict[str, Any]:
+        """Store events; `api.EventsAnswer` as a dict. Returns only once the accepted ones are durable.
+
+        Raises:
+            RequestError: 503, the store cannot be written; nothing was accepted.
+        """
+        try:
+            result = await self._add_events(list(events))
+        except Exception as error:
+            failure = Failure(503, "store_unavailable", "The events could not be stored.", "Send them again.")
+            raise RequestError(failure, 5) from error
+        return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": result.rejected}
+
+    async def ready(self) -> None:
+        """Raises RequestError (503) unless every deployment answers within 2 s."""
+        try:
+            await asyncio.wait_for(self._chain.ping(), 2)
+        except Exception as error:
+            raise RequestError(Failure(503, "not_ready", "A part of the search service does not answer."), 2) from error
+
+    async def close(self) -> None:
+        """Answer what waits and write the impressions."""
+        await self.batcher.drain()
+        await self._impressions.close()
+
+    async def _run(self, envelopes: list[Envelope]) -> list[Result]:
+        now = time.perf_counter()
+        self._sent.update((envelope.request_id, now) for envelope in envelopes)
+        return await self._chain(envelopes)
+
+    async def _answer(self, ask: Ask, deadline_ms: int | None, offset: int = 0) -> tuple[dict[str, Any], Ranked]:
+        begin = time.perf_counter()
+        seconds = (deadline_ms or DEADLINE_MS) / 1000
+        envelope = Envelope(uuid.uuid4().hex, self.generation, time.time() + seconds, ask)
+        try:
+            result = await asyncio.wait_for(self.batcher.submit(envelope), seconds)
+            sent = self._sent.get(envelope.request_id, begin)
+        except QueueFullError:
+            busy = Failure(429, "too_busy", "Too many requests are waiting.", "Try again after Retry-After seconds.")
+            raise RequestError(busy, 1) from None
+        except TimeoutError:
+            raise RequestError(EXPIRED) from None
+        finally:
+            self._sent.pop(envelope.request_id, None)
+        if result.error is not None:
+            raise RequestError(result.error, 2 if result.error.status == 503 else None)
+        ranked: Ranked = result.value
+        chosen = ranked.order[offset:]
+        rendering = time.perf_counter()
+        hits = self.documents.hits(ranked.found.rows[chosen].tolist())
+        for hit, i, score in zip(hits, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True):
+            hit["score"] = score
+            if ranked.found.details is not None:
+                hit["explanation"] = _explanation(ranked.found, ranked.found.details, i, score)
+        end = time.perf_counter()
+        queue, render = round(1000 * (sent - begin), 2), round(1000 * (end - rendering), 2)
+        return {
+            "request_id": envelope.request_id,
+            "took_ms": round(1000 * (end - begin), 2),
+            "stages": {"queue": queue, **ranked.stages, "render": render},
+            "model_version": self.model_version,
+            "generation": self.generation,
+            "hits": hits,
+        }, ranked
+
+    def _check_limit(self, limit: int) -> None:
+        if limit > self._max_limit:
+            raise RequestError(Failure(422, "bad_request", f"limit: at most {self._max_limit}.", "Page with `offset`."))
+
+    def _row(self, product_id: str) -> int:
+        row = self.documents.row(product_id)
+        if row is None:
+            raise RequestError(Failure(404, "unknown_product", f"There is no product {product_id[:256]!r}."))
+        return row
+
+    def _log(
+        self,
+        answer: dict[str, Any],
+        ranked: Ranked,
+        kind: str,
+        query: str | None,
+        user_id: str | None,
+        session_id: str | None,
+    ) -> None:
+        shown = [hit["product_id"] for hit in answer["hits"]]
+        self._impressions.add(
+            {
+                "request_id": answer["request_id"],
+                "kind": kind,
+                "scenario": ranked.found.source,
+                "query": query,
+                "user_id": user_id,
+                "session_id": session_id,
+                "candidate_ids": shown,  # the greedy policy chooses among no others
+                "product_ids": shown,
+                "propensities": [1.0] * len(shown),
+                "slate_propensity": 1.0,
+                "features": None,
+                "policy": POLICY,
+                "generation": self.generation,
+                "timestamp": datetime.now(UTC),
+            }
+        )
+
+
+def _explanation(found: Found, details: Details, i: int, score: float) -> dict[str, Any]:
+    fused = float(found.fused[i])
+    parts = {m: float(value) for m, value in zip(found.modalities, details.contributions[i], strict=True) if value != 0}
+    scores = zip(found.modalities, details.modality_scores[i], strict=True)
+    return {
+        "contributions": parts | {"reranking": score - sum(parts.values())},
+        "fused_score": fused,
+        "lexical_score": float(details.lexical[i]),
+        "modality_scores": {m: float(value) for m, value in scores if value == value},
+        "rank_before": i,
+    }

@@ -1,0 +1,78 @@
+"""Payloads of the chain: small, ids and vectors only. `Ask` → `RetrieverQuery` → `Found` → `Ranked`.
+
+Legend: K candidates, M modalities, D width of a modality vector, F reranker features.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["search", "recommend", "similar"]
+Source = Literal["search", "similar", "recommender", "content", "popularity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the gateway puts into the chain for one request."""
+
+    kind: Kind
+    depth: int  # hits wanted: offset + limit
+    media: dict[str, Any] = field(default_factory=dict)  # modality → text or encoded bytes
+    weights: dict[str, float] = field(default_factory=dict)  # modality → the caller's weight
+    filter: dict[str, Any] | None = None
+    exclude: tuple[str, ...] = ()  # product ids
+    user_id: str | None = None
+    product_ids: tuple[str, ...] = ()  # recommend: looked at just now; similar: the one product
+    exclude_seen: bool = False
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """One past event of a user."""
+
+    product_id: str
+    type: str  # one of EVENT_TYPES
+    time: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverQuery:
+    """One request at the retriever."""
+
+    ask: Ask  # without media: `text` below is all of it that retrieval reads
+    text: str | None
+    vectors: dict[str, np.ndarray]  # modality → float32 [D], of the query
+    history: tuple[HistoryEvent, ...] = ()  # oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What `explain` shows of each candidate."""
+
+    lexical: np.ndarray  # float32 [K] BM25
+    modality_scores: np.ndarray  # float32 [K, M], NaN where missing
+    contributions: np.ndarray  # float32 [K, M], sums to the fused score
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One request's candidates, best fused score first."""
+
+    rows: np.ndarray  # int64 [K]
+    fused: np.ndarray  # float32 [K]
+    features: np.ndarray | None  # float32 [K, F], None where nothing is reranked
+    source: Source
+    modalities: tuple[str, ...]
+    details: Details | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One request's final order."""
+
+    found: Found
+    order: np.ndarray  # int64 [≤ depth], indices into the candidates
+    scores: np.ndarray  # float32 [≤ depth]
+    stages: dict[str, float]  # milliseconds

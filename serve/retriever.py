@@ -1,0 +1,161 @@
+"""Retriever: query vectors, words, users' histories or a product → candidates. Reads one generation's folder.
+
+It holds the model's fusion and recommender as well as the catalogue, so that a query's modality vectors become its
+fused vector here, without a further hop.
+
+Legend: B requests, K candidates, M modalities, D width of a modality vector, E width of a fused vector.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fuserank.feedback.history import turns
+from fuserank.retrieval.generation import open_generation
+from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
+from serve.messages import Details, Found, RetrieverQuery, Source
+from serve.worker import Worker, one_thread
+
+
+class RetrieverDeployment(Worker):
+    """Payload: RetrieverQuery. Value: Found, or FilterError for a malformed filter."""
+
+    def __init__(self, generation: Path, candidates: int):
+        """
+        Args:
+            generation: the generation's folder.
+            candidates: how many vector search and word search each hand over.
+
+        Raises:
+            StageError, ModelError: a part of the generation cannot be loaded.
+        """
+        one_thread()
+        from fuserank.models.checkpoint import load_model
+        from serve.recommender import popularity
+
+        opened = open_generation(generation)
+        super().__init__(opened.id, "retriever")
+        self._catalogue = opened.catalogue
+        self._retriever = Retriever(opened.catalogue)
+        self._model = load_model(opened.model_folder)
+        del self._model.encoders  # the encoder deployments run them
+        self._candidates = candidates
+        self._popularity = popularity(opened.catalogue.products)
+
+    def work(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
+        """One vector search and one word search for the whole batch, whatever its requests are."""
+        found: dict[int, Found | Exception] = {}
+        searches = [i for i, query in enumerate(payloads) if query.ask.kind == "search"]
+        found.update(zip(searches, self._search([payloads[i] for i in searches]), strict=True))
+        others = [i for i in range(len(payloads)) if i not in found]
+        found.update(zip(others, self._relate([payloads[i] for i in others]), strict=True))
+        return [found[i] for i in range(len(payloads))]
+
+    def _search(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
+        import torch
+
+        from fuserank.models.reranker import candidate_features
+
+        if not queries:
+            return []
+        model, modalities = self._model, self._model.modalities
+        vectors = torch.zeros(len(queries), len(modalities), model.width)
+        mask = torch.zeros(len(queries), len(modalities), dtype=torch.bool)
+        weights = torch.ones(len(queries), len(modalities))
+        for b, query in enumerate(queries):
+            for modality, vector in query.vectors.items():
+                m = modalities.index(modality)
+                vectors[b, m] = torch.from_numpy(vector)
+                mask[b, m] = True
+                weights[b, m] = query.ask.weights.get(modality, 1.0)
+        with torch.inference_mode():
+            fused, heads = model.search_vectors(vectors, mask, weights)
+        requests = [
+            SearchRequest(
+                text=query.text if query.ask.weights.get("text", 1.0) > 0 else None,
+                query_vector=fused[b].numpy(),
+                q_heads=heads[b].numpy(),
+                filter=query.ask.filter,
+                candidates=max(self._candidates, query.ask.depth),
+                exclude=self._rows(query.ask.exclude),
+            )
+            for b, query in enumerate(queries)
+        ]
+        answers: list[Found | Exception] = []
+        for b, (query, found) in enumerate(zip(queries, self._retriever.search(requests), strict=True)):
+            if found.error is not None:
+                answers.append(found.error)
+                continue
+            features = candidate_features(found.fused, found.lexical, found.modalities, found.mask)
+            details = None
+            if query.ask.explain:
+                rows = found.rows
+                products = torch.from_numpy(self._catalogue.modality_vectors[rows].astype(np.float32))
+                present = torch.from_numpy(self._catalogue.mask[rows])
+                shares = model.contributions(vectors[b], mask[b], products, present, weights[b]).numpy()
+                scores = np.where(found.mask, found.modalities, np.nan)
+                details = Details(found.lexical, scores, shares)
+            answers.append(Found(found.rows, found.fused, features, "search", modalities, details))
+        return answers
+
+    def _relate(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
+        """Recommendations and similar products: one vector each, no words, nothing reranked."""
+        from serve.recommender import user_vectors
+
+        events = [self._events(query) for query in queries]
+        pasts = [turns(found) for found in events]
+        known = [i for i, query in enumerate(queries) if query.ask.kind == "recommend" and pasts[i]]
+        recommender = self._model.recommender
+        vectors: dict[int, tuple[np.ndarray, Source]] = {}
+        if recommender is not None and known:
+            users = user_vectors(recommender, self._catalogue.vectors, [pasts[i] for i in known])
+            vectors = {i: (vector, "recommender") for i, vector in zip(known, users, strict=True)}
+        for i, query in enumerate(queries):
+            if i not in vectors and pasts[i]:
+                latest = [row for row, _, _ in pasts[i]][-5:]
+                source: Source = "similar" if query.ask.kind == "similar" else "content"
+                vectors[i] = (self._catalogue.vectors[latest].mean(0), source)
+        excluded = [
+            sorted({row for row, _, _ in found if query.ask.exclude_seen} | set(self._rows(query.ask.exclude)))
+            for query, found in zip(queries, events, strict=True)
+        ]
+        requests = [
+            SearchRequest(
+                query_vector=vector,
+                filter=queries[i].ask.filter,
+                candidates=queries[i].ask.depth,
+                exclude=excluded[i],
+            )
+            for i, (vector, _) in vectors.items()
+        ]
+        nearest = dict(zip(vectors, self._retriever.search(requests), strict=True))
+        return [
+            self._found(nearest[i], vectors[i][1]) if i in nearest else self._popular(query, excluded[i])
+            for i, query in enumerate(queries)
+        ]
+
+    def _found(self, found: Candidates, source: Source) -> Found | Exception:
+        return found.error or Found(found.rows, found.fused, None, source, self._model.modalities)
+
+    def _popular(self, query: RetrieverQuery, excluded: list[int]) -> Found | Exception:
+        """For users nothing is known of."""
+        try:
+            allowed = self._retriever.allowed(query.ask.filter)
+        except Exception as error:
+            return error
+        rows = np.arange(self._catalogue.size) if allowed is None else np.flatnonzero(allowed)
+        rows = rows[~np.isin(rows, excluded)]
+        best = rows[np.argsort(-self._popularity[rows], kind="stable")][: query.ask.depth]
+        return Found(best, self._popularity[best], None, "popularity", self._model.modalities)
+
+    def _events(self, query: RetrieverQuery) -> list[tuple[int, str, float]]:
+        """Stored events and products looked at just now, oldest first; products this generation lacks are left out."""
+        events = [(event.product_id, event.type, event.time) for event in query.history]
+        events += [(product_id, "view", time.time()) for product_id in query.ask.product_ids]
+        rows = self._catalogue.rows
+        return [(rows[product_id], kind, when) for product_id, kind, when in events if product_id in rows]
+
+    def _rows(self, product_ids: tuple[str, ...]) -> list[int]:
+        rows = self._catalogue.rows
+        return [rows[product_id] for product_id in product_ids if product_id in rows]

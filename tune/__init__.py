@@ -1,0 +1,1 @@
+"""The search of fusion and loss weights by Ray Tune."""

@@ -1,0 +1,1 @@
+"""Commands and Ray jobs: one file a stage, composed by cli.py and demo.py."""

@@ -1,0 +1,130 @@
+"""The command line: `fuserank STAGE -c FILE [--set key=value …]`, one command a stage, and `fuserank demo`."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fuserank import config
+from fuserank.errors import ConfigError, FuserankError
+from workloads.progress import console
+
+app = typer.Typer(
+    help="Multimodal search and recommendation by fusing large models, on Ray.", no_args_is_help=True, add_completion=False
+)
+
+File = Annotated[Path, typer.Option("--config", "-c", help="the experiment, e.g. workloads/configs/demo.yaml")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="override one key, e.g. --set fusion.kind=concat")]
+
+STAGES = {
+    "generate": "Write the generated shop's files (where records.generate is set).",
+    "preprocess": "Clean the records and turn them into model inputs (Ray Data).",
+    "pretrain": "Self-supervised start of the encoders (Ray Train).",
+    "tune": "Search fusion kind and loss weights on cached features (Ray Tune); writes best.yaml.",
+    "train": "Train encoders, fusion and recommender together (Ray Train).",
+    "index": "Embed the catalogue and build one generation: vectors, words, reranker.",
+    "evaluate": "Rank held-out queries over the full catalogue; writes report.html.",
+    "feedback": "Join events to impressions.",
+}
+
+
+def resolve(path: Path, sets: list[str] | None) -> config.Experiment:
+    """Load the experiment and make its storage root absolute.
+
+    Raises:
+        ConfigError: see config.load; or a relative root inside a submitted job.
+    """
+    experiment = config.load(path, sets)
+    root = experiment.storage.root
+    if "://" in root:
+        raise ConfigError(
+            f"storage.root {root!r} is a URL; stages write through a file system.",
+            "Give an absolute path; on several nodes one that all of them mount.",
+        )
+    if not os.path.isabs(root):
+        if "RAY_JOB_ID" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+            raise ConfigError(
+                f"storage.root {root!r} is relative; in a submitted job it would land in Ray's temporary folder.",
+                "Add --set storage.root=/an/absolute/path that every node can reach.",
+            )
+        experiment = config.update(experiment, {"storage.root": os.path.abspath(root)})
+    return experiment
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Run and turn deliberate errors into a message and an exit code (2 for the config, 1 for the rest)."""
+    try:
+        work()
+    except FuserankError as error:
+        console.print(f"[bold red]error:[/] {error.message}", highlight=False)
+        if error.hint:
+            console.print(f"[bold]what to do:[/] {error.hint}", highlight=False)
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on.")
+        raise typer.Exit(130) from None
+
+
+def run_one(stage: str, file: Path, sets: list[str] | None) -> None:
+    """Connect to Ray and run one stage."""
+
+    def work() -> None:
+        experiment = resolve(file, sets)
+        from workloads.cluster import connect
+
+        with connect():
+            import_module(f"workloads.{stage}").run(experiment)
+
+    guarded(work)
+
+
+def _add(stage: str, text: str) -> None:
+    @app.command(stage, help=text)
+    def command(config: File, set: Sets = None) -> None:
+        run_one(stage, config, set)
+
+
+for _stage, _text in STAGES.items():
+    _add(_stage, _text)
+
+
+@app.command()
+def serve(config: File, set: Sets = None) -> None:
+    """Serve the current generation over HTTP until Ctrl-C (Ray Serve)."""
+
+    def work() -> None:
+        from workloads import serve as workload
+        from workloads.cluster import connect
+
+        experiment = resolve(config, set)
+        with connect(workload.flags()):
+            workload.run(experiment)
+
+    guarded(work)
+
+
+@app.command()
+def demo(
+    config: File = Path(__file__).parent / "configs" / "demo.yaml",
+    set: Sets = None,
+    exit: Annotated[bool, typer.Option("--exit", help="end after the answers instead of serving until Ctrl-C")] = False,
+) -> None:
+    """Every stage on the generated shop, then a served answer to each kind of question."""
+
+    def work() -> None:
+        from workloads import demo as workload
+
+        workload.run(resolve(config, set), stay=not exit)
+
+    guarded(work)
+
+
+def main() -> None:
+    """Entry point of the console script and of `python -m workloads`."""
+    if sys.version_info < (3, 11):
+        sys.exit("fuserank needs Python 3.11 or newer.")
+    app()

@@ -1,0 +1,33 @@
+"""`fuserank train`: encoders, fusion and recommender together under the weighted loss, on Ray Train.
+
+Reads preprocess/ and pretrain/; writes train/model/ (config.json, model.safetensors) and train/history.jsonl.
+"""
+
+import shutil
+from pathlib import Path
+
+from fuserank.artifacts import run_stage, stage_folder
+from fuserank.config import Experiment
+from workloads.progress import follow, say
+from workloads.trainer import run_trainer
+
+
+def run(experiment: Experiment) -> dict:
+    """Run the stage unless it is fresh; returns its manifest."""
+
+    def work(folder: Path) -> dict:
+        from fuserank.training.worker import train_worker  # torch: only when there is work
+
+        values = {
+            "experiment": experiment.model_dump(mode="json"),
+            "preprocess": str(stage_folder(experiment, "preprocess")),
+            "pretrain": str(stage_folder(experiment, "pretrain") / "checkpoint"),
+            "out": str(folder),
+        }
+        with follow(folder, "train"):
+            metrics = run_trainer(train_worker, values, folder, experiment.train, workers=experiment.train.workers)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        shutil.copytree(folder / "checkpoint" / "model", folder / "model")
+        return metrics
+
+    return run_stage(experiment, "train", work, say=say)
