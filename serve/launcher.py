@@ -23,7 +23,7 @@ from fuserank.config import Experiment
 from fuserank.errors import ServeError
 
 APPLICATION = "fuserank"
-START_SECONDS = 120
+START_SECONDS = 300  # a loaded machine imports torch slowly
 LOOPBACK = "127.0.0.1"
 _WRAPPER = """#!/bin/sh
 # Ray binds HAProxy's metrics and statistics pages to every interface; this puts them on loopback.
@@ -53,6 +53,8 @@ def environment() -> dict[str, str]:
     return flags | {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy(folder, metrics, stats)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),

@@ -1,4 +1,4 @@
-"""Runs trials of an objective on Ray Tune and returns every one of them. Writes `folder`/trials.jsonl and Ray Tune's own state.
+"""Runs trials of an objective on Ray Tune and returns all of them. Writes `folder`/trials.jsonl and Ray Tune's state.
 
 One trial is one call `objective(params) -> score`, higher is better, on one CPU in a process that is kept for the next
 trial. A trial that fails is returned with its reason and the search goes on. A search that was interrupted goes on

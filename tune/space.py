@@ -1,7 +1,8 @@
 """What the tuner may change, as dotted config paths, and where it starts. Reads the experiment, writes nothing.
 
 A loss weight of 0 leaves its head out, and the search keeps it out. The fused loss keeps its weight: only the ratio
-of the others to it matters to AdamW. The recommender's weight is not searched, because a trial is judged by search.
+of the others to it matters to AdamW. The recommender's weight is not searched, because a trial is judged by search;
+nor is the learning rate, because a trial trains on cached encoder outputs with one of its own (tune.learning_rate).
 """
 
 import math
@@ -14,7 +15,6 @@ from fuserank.config import Experiment
 
 SEARCHED_WEIGHTS = ("text", "image", "audio", "price", "align")
 WEIGHT_RANGE = (0.02, 2.0)
-LEARNING_RATE_FACTOR = 4.0  # how far below and above the experiment's own the learning rate may go
 DROPOUT_RANGE = (0.0, 0.5)
 DIGITS = 4  # significant digits of a searched number
 
@@ -29,8 +29,6 @@ def space(experiment: Experiment) -> dict[str, Domain]:
         weight = getattr(experiment.loss.weights, name)
         if weight > 0 and (name == "align" or name in experiment.encoders.modalities):
             found[f"loss.weights.{name}"] = tune.loguniform(min(WEIGHT_RANGE[0], weight), max(WEIGHT_RANGE[1], weight))
-    rate = experiment.train.learning_rate
-    found["train.learning_rate"] = tune.loguniform(rate / LEARNING_RATE_FACTOR, rate * LEARNING_RATE_FACTOR)
     return found
 
 
@@ -43,7 +41,7 @@ def value(experiment: Experiment, path: str) -> Any:
 
 
 def starting_points(experiment: Experiment) -> list[dict[str, Any]]:
-    """Trial 0 is the experiment as it stands; then the same with each other fusion kind, for at most half the trials."""
+    """Trial 0 is the experiment as it stands; then it with each other fusion kind, for at most half the trials."""
     present = {path: value(experiment, path) for path in space(experiment)}
     others = [kind for kind in experiment.tune.kinds if kind != experiment.fusion.kind]
     points = [present, *({**present, "fusion.kind": kind} for kind in dict.fromkeys(others))]

@@ -1,7 +1,6 @@
 """The command line: `fuserank STAGE -c FILE [--set key=value …]`, one command a stage, and `fuserank demo`."""
 
 import os
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +13,9 @@ from fuserank.errors import ConfigError, FuserankError
 from workloads.progress import console
 
 app = typer.Typer(
-    help="Multimodal search and recommendation by fusing large models, on Ray.", no_args_is_help=True, add_completion=False
+    help="Multimodal search and recommendation by fusing large models, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 File = Annotated[Path, typer.Option("--config", "-c", help="the experiment, e.g. workloads/configs/demo.yaml")]
@@ -97,11 +98,12 @@ def serve(config: File, set: Sets = None) -> None:
     """Serve the current generation over HTTP until Ctrl-C (Ray Serve)."""
 
     def work() -> None:
+        from serve.launcher import environment
         from workloads import serve as workload
         from workloads.cluster import connect
 
         experiment = resolve(config, set)
-        with connect(workload.flags()):
+        with connect(environment()):
             workload.run(experiment)
 
     guarded(work)
@@ -125,6 +127,4 @@ def demo(
 
 def main() -> None:
     """Entry point of the console script and of `python -m workloads`."""
-    if sys.version_info < (3, 11):
-        sys.exit("fuserank needs Python 3.11 or newer.")
     app()

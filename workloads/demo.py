@@ -17,6 +17,7 @@ from rich.table import Table
 from fuserank import config
 from fuserank.artifacts import stage_folder
 from fuserank.config import Experiment
+from serve.launcher import environment
 from workloads import evaluate, feedback, generate, index, preprocess, pretrain, serve, train, tune
 from workloads.cluster import connect
 from workloads.progress import console
@@ -25,7 +26,7 @@ from workloads.progress import console
 def run(experiment: Experiment, stay: bool = True) -> None:
     """Run every stage that is not up to date, serve, ask, and serve on until Ctrl-C if `stay`."""
     begin = time.monotonic()
-    with connect(serve.flags()):
+    with connect(environment()):
         for stage in (generate, preprocess, pretrain, tune):
             stage.run(experiment)
         chosen = config.load(stage_folder(experiment, "tune") / "best.yaml")
@@ -83,7 +84,7 @@ def _questions(experiment: Experiment) -> dict[str, dict]:
 def ask(url: str, experiment: Experiment) -> None:
     """Ask one question of each kind over HTTP, print the answers, and send what a user might do with them."""
     with httpx.Client(base_url=url, timeout=30) as client:
-        user = f"demo-{uuid.uuid4().hex[:8]}"
+        user, answer = f"demo-{uuid.uuid4().hex[:8]}", {"hits": [], "request_id": ""}
         for kind, body in _questions(experiment).items():
             answer = _post(client, "/v1/search", {**body, "user_id": user, "limit": 5, "explain": True})
             asked = body.get("text", "")
@@ -103,7 +104,9 @@ def ask(url: str, experiment: Experiment) -> None:
         ]
         outcome = _post(client, "/v1/events", events)
         console.print(f"events: {outcome['accepted']} accepted, {len(outcome['rejected'])} rejected")
-        console.print(_answer("recommended after these events", _post(client, "/v1/recommend", {"user_id": user, "limit": 5})))
+        console.print(
+            _answer("recommended after these events", _post(client, "/v1/recommend", {"user_id": user, "limit": 5}))
+        )
 
 
 def _post(client: httpx.Client, path: str, body: object) -> dict:
@@ -121,5 +124,7 @@ def _answer(title: str, answer: dict) -> Panel:
         shown = f"{float(price):.2f} {hit.get('currency') or ''}" if price is not None else "–"
         shares = hit.get("contributions") or {}
         why = "  ".join(f"{m} {share:+.2f}" for m, share in shares.items() if share)
-        table.add_row(str(place), hit.get("title") or f"({hit['product_id']}, no text)", shown, f"{hit['score']:.2f}", why)
+        table.add_row(
+            str(place), hit.get("title") or f"({hit['product_id']}, no text)", shown, f"{hit['score']:.2f}", why
+        )
     return Panel(table, title=title, subtitle=f"{answer['took_ms']:.0f} ms · generation {answer['generation']}")

@@ -101,7 +101,9 @@ def _reranker(experiment, model, splits, products: pa.Table, texts, vectors, mas
         mine = vectors[torch.from_numpy(rows)]
         matrix = fused_table(model, (mine, shown), device).cpu().numpy()
         with tempfile.TemporaryDirectory() as scratch:
-            lexical = LexicalIndex.build(["" if h else texts[r] for r, h in zip(rows, hide, strict=True)], Path(scratch))
+            lexical = LexicalIndex.build(
+                ["" if h else texts[r] for r, h in zip(rows, hide, strict=True)], Path(scratch)
+            )
             catalogue = Catalogue(part, matrix, mine.numpy(), shown.numpy(), VectorIndex.build(matrix, "flat"), lexical)
             requests = [
                 SearchRequest(words[q], fused[i], heads[i], candidates=experiment.index.candidates)

@@ -15,7 +15,9 @@ def run(experiment: Experiment) -> dict:
     """Run the stage unless it is fresh; returns its manifest."""
 
     def work(folder: Path) -> dict:
-        tasks = [m for m in ("text", "image") if getattr(experiment.pretrain, m).epochs and getattr(experiment.encoders, m)]
+        tasks = [
+            m for m in ("text", "image") if getattr(experiment.pretrain, m).epochs and getattr(experiment.encoders, m)
+        ]
         if not tasks:
             (folder / "checkpoint").mkdir(exist_ok=True)
             return {"encoders": []}

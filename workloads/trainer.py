@@ -12,7 +12,9 @@ from fuserank.config import Train
 from fuserank.errors import StageError
 
 
-def run_trainer(worker: Callable[[dict], None], values: dict[str, Any], folder: Path, train: Train, workers: int) -> dict:
+def run_trainer(
+    worker: Callable[[dict], None], values: dict[str, Any], folder: Path, train: Train, workers: int
+) -> dict:
     """Train and copy the last checkpoint to `folder/checkpoint`.
 
     Returns:
@@ -42,7 +44,8 @@ def run_trainer(worker: Callable[[dict], None], values: dict[str, Any], folder: 
     except Exception as error:
         cause = str(getattr(error, "worker_failures", None) or error)
         raise StageError(
-            f"training failed: {cause[-600:]}", "The last checkpoint is kept: run the same command again to go on from it."
+            f"training failed: {cause[-600:]}",
+            "The last checkpoint is kept: run the same command again to go on from it.",
         ) from error
     if result.checkpoint is None:
         raise StageError("training ended without a checkpoint.", "Raise train.epochs to at least 1.")

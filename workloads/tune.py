@@ -1,9 +1,9 @@
-"""`fuserank tune`: searches fusion kind, loss weights, dropout and learning rate on cached encoder outputs, by Ray Tune.
+"""`fuserank tune`: searches fusion kind, loss weights and modality dropout on cached encoder outputs.
 
-Reads preprocess/ and pretrain/. Writes tune/: cache/ (encoder outputs, built once), search/ and trials.jsonl (from which
-an interrupted search goes on), then trials.json, best.yaml (the experiment with the best trial's values: it trains as it
-stands) and trials.png. Trials are judged by nDCG@10 on the validation split only; trial 0 is the present config, so the
-winner is never worse there.
+Reads preprocess/ and pretrain/. Writes tune/: cache/ (encoder outputs, built once), search/ and trials.jsonl (from
+which an interrupted search goes on), then trials.json, best.yaml (the experiment with the best trial's values: it
+trains as it stands) and trials.png. Trials are judged by nDCG@10 on the validation split only; trial 0 is the present
+config, so the winner is never worse there.
 """
 
 from pathlib import Path

@@ -35,9 +35,13 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
     "preprocess": Stage(("records", "preprocess"), ("generate",), ("records", "features")),
-    "pretrain": Stage(("seed", "pretrain", "encoders", "fusion.width"), ("preprocess",), ("models", "losses", "training")),
+    "pretrain": Stage(
+        ("seed", "pretrain", "encoders", "fusion.width"), ("preprocess",), ("models", "losses", "training")
+    ),
     "tune": Stage(
-        ("seed", "encoders", "fusion", "loss", "train.sequences", "tune"), ("pretrain",), ("models", "losses", "training")
+        ("seed", "encoders", "fusion", "loss", "train.sequences", "tune"),
+        ("pretrain",),
+        ("models", "losses", "training"),
     ),
     "train": Stage(("seed", "encoders", "fusion", "loss", "train"), ("pretrain",), ("models", "losses", "training")),
     "index": Stage(("index",), ("preprocess", "train"), ("retrieval", "models", "features")),
@@ -138,7 +142,12 @@ def digest(experiment: Experiment, stage: str) -> str:
 
 
 def run_stage(
-    experiment: Experiment, stage: str, work: Callable[[Path], dict], *, force: bool = False, say: Callable[[str], None] = print
+    experiment: Experiment,
+    stage: str,
+    work: Callable[[Path], dict],
+    *,
+    force: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict:
     """Run `work(folder)` unless the stage is fresh; its returned summary becomes part of the manifest.
 

@@ -120,7 +120,9 @@ class Preprocess(Section):
     text_fields: list[str] = ["title", "brand", "category", "description"]  # joined in this order
     image_size: tuple[Positive, Positive] = (48, 48)  # height, width in pixels
     max_pixels: Positive = 40_000_000  # larger pictures are refused (decompression bombs)
-    tokenizer: str | None = None  # Hugging Face name or folder; null: a WordPiece tokenizer is trained on the shop's text
+    tokenizer: str | None = (
+        None  # Hugging Face name or folder; null: a WordPiece tokenizer is trained on the shop's text
+    )
     vocabulary: Positive = 6000
     text_tokens: Annotated[int, Field(ge=4, le=512)] = 32
     audio: AudioFeatures = AudioFeatures()
@@ -244,7 +246,9 @@ class Train(Section):
 
     epochs: Positive = 12
     batch_size: Positive = 128  # products a step
-    positives: Fraction = 0.5  # further products a step, drawn from the best answers to its queries (share of batch_size)
+    positives: Fraction = (
+        0.5  # further products a step, drawn from the best answers to its queries (share of batch_size)
+    )
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     encoder_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
@@ -285,7 +289,9 @@ class Evaluate(Section):
     recall_k: Positive = 100
     relevant: Annotated[float, Field(gt=0)] = 1.0  # grade from which a product counts for recall, MRR, hit rate and MAP
     bootstrap: Annotated[int, Field(ge=100)] = 2000
-    hidden_text: Fraction = 0.5  # share of evaluation products whose text is hidden in the second table; 0 leaves it out
+    hidden_text: Fraction = (
+        0.5  # share of evaluation products whose text is hidden in the second table; 0 leaves it out
+    )
     examples: Annotated[int, Field(ge=0)] = 6  # queries shown with pictures in the report
 
 
@@ -381,7 +387,9 @@ def load(path: str | os.PathLike, sets: list[str] | None = None) -> Experiment:
     """
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(f"config file {file} does not exist.", "Give -c a YAML file, e.g. workloads/configs/demo.yaml.")
+        raise ConfigError(
+            f"config file {file} does not exist.", "Give -c a YAML file, e.g. workloads/configs/demo.yaml."
+        )
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:

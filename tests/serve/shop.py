@@ -13,7 +13,7 @@ from PIL import Image
 
 from fuserank import config
 from fuserank.features.batch import collate
-from fuserank.features.featurizer import Featurizer, FeatureSettings
+from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.models.build import build_model
 from fuserank.models.checkpoint import save_model, save_weights
 from fuserank.models.reranker import Reranker, feature_names

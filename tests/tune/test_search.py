@@ -88,7 +88,7 @@ def objective(params):
     return params["x"]
 
 ray.init(num_cpus=2, include_dashboard=False, address="local", log_to_driver=False)
-for trial in search(objective, {"x": tune.uniform(0, 1)}, [{"x": 0.5}], folder, 8, 2, 3, say=lambda line: print(line, flush=True)):
+for trial in search(objective, {"x": tune.uniform(0, 1)}, [{"x": 0.5}], folder, 8, 2, 3):
     print("result", trial.number, trial.params["x"], trial.score, flush=True)
 """
 

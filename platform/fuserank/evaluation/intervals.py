@@ -1,4 +1,4 @@
-"""Bootstrap intervals over queries: of a mean, and of the paired difference of two systems. Reads arrays, writes nothing.
+"""Bootstrap intervals over queries: of a mean, and of the paired difference of two systems. Arrays in, numbers out.
 
 The query is the unit that is resampled. NaN values (queries without a relevant product) are left out and not counted.
 """

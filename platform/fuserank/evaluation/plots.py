@@ -9,13 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#2b5fb3", "#d9822b", "#3d9970")
-GREY = "#8a94a3"
+PALETTE = (*COLOURS, "#9c4dcc", "#b3261e", "#5b6675")
+GREY, RED, GRID = "#8a94a3", "#b3261e", "#e3e7ed"
+WIDTH = 5.6  # inches: on a telephone, 340 pixels wide, text of FONT points is still 9 pixels high
+FONT = 10.5
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+def _figure(height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -24,8 +28,9 @@ def _png(figure: Figure) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
+        axes.tick_params(labelsize=FONT)
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110)
+    figure.savefig(out, format="png", dpi=160)
     return out.getvalue()
 
 
@@ -35,7 +40,7 @@ def bars(systems: Sequence[str], metrics: dict[str, list[dict]], title: str) -> 
     Args:
         metrics: metric → for each system {"mean", "low", "high"} (numbers or None).
     """
-    figure = _figure(8.2, 0.9 + 0.26 * len(systems) * len(metrics))
+    figure = _figure(1.0 + 0.24 * len(systems) * len(metrics))
     axes = figure.add_subplot()
     height = 0.8 / len(metrics)
     for place, (metric, found) in enumerate(metrics.items()):
@@ -49,50 +54,47 @@ def bars(systems: Sequence[str], metrics: dict[str, list[dict]], title: str) -> 
     axes.set_yticks(np.arange(len(systems)), systems)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.grid(axis="x", color="#e3e7ed")
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    axes.grid(axis="x", color=GRID)
+    axes.set_title(title, loc="left", fontsize=FONT + 1)
+    figure.legend(loc="outside lower center", ncols=len(metrics), fontsize=FONT, frameon=False)
     return _png(figure)
 
 
 def histogram(differences: dict[str, np.ndarray], metric: str) -> bytes:
     """Per-query differences, one panel for each pair: name → float64 [Q] (NaN left out)."""
-    figure = _figure(8.2, 3.0)
+    figure = _figure(2.5 * len(differences))
     edges = np.linspace(-1, 1, 41)
     for place, (name, values) in enumerate(differences.items(), start=1):
-        axes = figure.add_subplot(1, len(differences), place)
+        axes = figure.add_subplot(len(differences), 1, place)
         values = values[~np.isnan(values)]
-        for part, colour in (
-            (values[values < 0], "#b3261e"),
-            (values[values == 0], GREY),
-            (values[values > 0], COLOURS[0]),
-        ):
-            axes.hist(part, bins=edges.tolist(), color=colour)
+        for chosen, colour in ((values < 0, RED), (values == 0, GREY), (values > 0, COLOURS[0])):
+            axes.hist(values[chosen], bins=edges.tolist(), color=colour)
         axes.axvline(0, color="#222222", linewidth=0.8)
         better, worse = int((values > 0).sum()), int((values < 0).sum())
-        axes.set_title(f"{name}\nbetter {better} · equal {len(values) - better - worse} · worse {worse}", fontsize=9)
-        axes.set_xlabel(f"difference in {metric}, per query", fontsize=8)
-        axes.set_ylabel("queries" if place == 1 else "", fontsize=8)
+        words = f"better {better} · equal {len(values) - better - worse} · worse {worse}"
+        axes.set_title(f"{name}\n{words}", fontsize=FONT)
+        axes.set_xlabel(f"difference in {metric} of a query", fontsize=FONT)
+        axes.set_ylabel("queries", fontsize=FONT)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return _png(figure)
 
 
 def trials(scores: Sequence[float | None], kinds: Sequence[str], metric: str) -> bytes:
     """A search's trials in order, coloured by fusion kind, with the best so far; failed ones are crosses below."""
-    figure = _figure(8.2, 3.4)
+    figure = _figure(3.8)
     axes = figure.add_subplot()
     values = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
     numbers, failed = np.arange(len(values)), np.isnan(values)
-    palette = ("#2b5fb3", "#d9822b", "#3d9970", "#9c4dcc", "#b3261e", "#5b6675")
     for place, kind in enumerate(dict.fromkeys(kinds)):
         chosen = np.array([other == kind for other in kinds]) & ~failed
-        axes.scatter(numbers[chosen], values[chosen], s=42, color=palette[place % len(palette)], label=kind, zorder=3)
+        axes.scatter(numbers[chosen], values[chosen], s=42, color=PALETTE[place % len(PALETTE)], label=kind, zorder=3)
     axes.step(numbers, np.fmax.accumulate(values), where="post", color=GREY, linewidth=1, label="best so far")
     if failed.any():
         floor = np.nanmin(values) if not failed.all() else 0.0
         axes.scatter(numbers[failed], np.full(failed.sum(), floor), marker="x", color="#222222", label="failed")
-    axes.set_xlabel("trial (0 = the config as it stands)")
-    axes.set_ylabel(metric)
-    axes.grid(axis="y", color="#e3e7ed")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    axes.set_xlabel("trial (0 = the config as it stands)", fontsize=FONT)
+    axes.set_ylabel(metric, fontsize=FONT)
+    axes.grid(axis="y", color=GRID)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower center", ncols=4, fontsize=FONT, frameon=False)
     return _png(figure)

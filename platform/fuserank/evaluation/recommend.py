@@ -1,7 +1,7 @@
 """Leave-last-out evaluation of recommendation: ranks over the whole catalogue and two baselines. Arrays in, arrays out.
 
 U users · N products. A history is a list of product rows, oldest first; products already in it are not ranked again.
-Protocol: Kang and McAuley, Self-Attentive Sequential Recommendation, 2018, but with the full catalogue instead of samples
+Protocol: Kang and McAuley, Self-Attentive Sequential Recommendation, 2018, but ranking the full catalogue, not samples
 (Krichene and Rendle, On Sampled Metrics for Item Recommendation, 2020).
 """
 

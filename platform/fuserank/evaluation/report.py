@@ -26,11 +26,18 @@ LABELS = {
     "neighbours": "item kNN",
     "popularity": "popularity",
 }
+TITLES = {"ndcg": "nDCG", "mrr": "MRR", "hr": "HR"}
 
 
 def label(system: str) -> str:
     """What a system is called in tables."""
     return LABELS.get(system, system)
+
+
+def title(metric: str) -> str:
+    """What a metric is called in tables: `ndcg@10` → nDCG@10."""
+    name, at, depth = metric.partition("@")
+    return TITLES.get(name, name) + at + depth
 
 
 def build(
@@ -59,11 +66,11 @@ def build(
         _differences(page, overall["differences"], shown)
         name = f"systems-{variant.replace(' ', '-')}.png"
         systems = list(overall["systems"])
-        series = {metric: [overall["systems"][system][metric] for system in systems] for metric in shown}
-        images[name] = plots.bars([label(system) for system in systems], series, f"Search, {variant}")
+        series = {title(metric): [overall["systems"][system][metric] for system in systems] for metric in shown}
+        images[name] = plots.bars([label(system).partition(" (")[0] for system in systems], series, f"Search, {variant}")
         page.plot(images[name], f"Means with 95 % intervals, {variant}.")
         name = f"differences-{variant.replace(' ', '-')}.png"
-        images[name] = plots.histogram(dict(histograms[variant]), shown[0])
+        images[name] = plots.histogram(dict(histograms[variant]), title(shown[0]))
         page.plot(
             images[name], f"How often and how far the served answer is better or worse, query by query, {variant}."
         )
@@ -83,9 +90,9 @@ def build(
 
 def _opening(page: Page, run: Mapping) -> None:
     page.text(
-        f"{run['queries']} evaluation queries over all {run['products']} products of the evaluation catalogue, generation "
-        f"{run['generation']}. Brackets: 95 % bootstrap intervals over queries ({run['samples']} resamples, seed "
-        f"{run['seed']}). Differences are paired: both systems are measured on the same resampled queries."
+        f"{run['queries']} evaluation queries over all {run['products']} products of the evaluation catalogue, "
+        f"generation {run['generation']}. Brackets: 95 % bootstrap intervals over queries "
+        f"({run['samples']} resamples, seed {run['seed']}). Differences are paired: both systems are measured on the same resampled queries."
     )
     if run["left_out"]:
         page.text(f"{run['left_out']} queries have no relevant product in the catalogue and are left out.", "soft")
@@ -96,7 +103,7 @@ def _opening(page: Page, run: Mapping) -> None:
 def _systems(page: Page, systems: Mapping, shown: Sequence[str]) -> None:
     rows = [[label(name), *(figure(found[metric]) for metric in shown)] for name, found in systems.items()]
     marked = [place for place, name in enumerate(systems) if name == "served"]
-    page.table(["system", *shown], rows, marked)
+    page.table(["system", *map(title, shown)], rows, marked)
 
 
 def _differences(page: Page, differences: Sequence[Mapping], shown: Sequence[str]) -> None:
@@ -106,7 +113,7 @@ def _differences(page: Page, differences: Sequence[Mapping], shown: Sequence[str
     ]
     if rows:
         page.text("Paired differences, coloured where the interval excludes 0:", "soft")
-        page.table(["difference", *shown], rows)
+        page.table(["difference", *map(title, shown)], rows)
 
 
 def _slices(page: Page, slices: Mapping, metric: str) -> None:
@@ -121,7 +128,7 @@ def _slices(page: Page, slices: Mapping, metric: str) -> None:
         cells += [_plain(found["systems"][system][metric]) for system in systems]
         cells += [difference(row[metric]) for row in found["differences"][:2]]
         rows.append(cells)
-    page.text(f"{metric} by slice of the queries (n = queries counted):", "soft")
+    page.text(f"{title(metric)} by slice of the queries (n = queries counted):", "soft")
     page.table(["slice", "n", *map(label, systems), *pairs], rows)
 
 
@@ -137,8 +144,8 @@ def _missing(page: Page, missing: Mapping, recall_k: int) -> None:
 def _recommendation(page: Page, found: Mapping, k: int) -> None:
     page.heading("Recommendation")
     page.text(
-        f"Each user's last product is held out and ranked among all products they had not touched before; "
-        f"{found['users']} users, {found['left_out']} left out (no earlier event, or the product is not in the catalogue)."
+        f"Each user's last product is held out and ranked among all products they had not touched before: "
+        f"{found['users']} users; {found['left_out']} left out (no earlier event, or the product was trained on)."
     )
     shown = (f"hr@{k}", f"ndcg@{k}")
     overall = found["slices"][ALL]

@@ -1,6 +1,6 @@
 """Compares systems on the same queries: means with intervals, paired differences, slices. Reads arrays, writes nothing.
 
-A system is a ranking of the catalogue for each query: order int64 [Q, R], rows best first, −1 where a rank is not filled.
+A system is a ranking of the catalogue for each query: order int64 [Q, R], rows best first, −1 where not filled.
 Q queries · N products · M modalities · D width of a modality vector.
 """
 

@@ -3,6 +3,7 @@
 This is what every data worker runs; it takes and gives Arrow tables and knows nothing of Ray.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class RowFeaturizer:
     images: MediaSource | None
     sounds: MediaSource | None
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def apply(self, block: pa.Table) -> pa.Table:
         """STAGED product rows → PRODUCT and feature columns, `source`, `position` and `problems`, in the same order."""
         rows = block.to_pylist()
         texts = [self.featurizer.product_text(row) for row in rows]
@@ -59,7 +60,7 @@ class RowFeaturizer:
                 columns[name] = block[name]
         return pa.table(columns)
 
-    def tokens(self, texts: list[str | None]) -> list[list[int] | None]:
+    def tokens(self, texts: Sequence[str | None]) -> list[list[int] | None]:
         """Token ids of each text, None where there is no text."""
         there = iter(self.featurizer.text([text for text in texts if text]))
         return [next(there) if text else None for text in texts]

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 def feature_names(modalities: tuple[str, ...]) -> tuple[str, ...]:
     """What each of the F features is, in order."""
-    return ("fused", "lexical", "lexical_share", *(f"{m}_score" for m in modalities), *(f"{m}_missing" for m in modalities))
+    return (
+        "fused",
+        "lexical",
+        "lexical_share",
+        *(f"{m}_score" for m in modalities),
+        *(f"{m}_missing" for m in modalities),
+    )
 
 
 def candidate_features(fused: np.ndarray, lexical: np.ndarray, scores: np.ndarray, mask: np.ndarray) -> np.ndarray:

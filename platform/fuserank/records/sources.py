@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -118,7 +118,7 @@ def _open(stream: IO[bytes], source: str) -> TableFile:
         )
     with _guard(source):
         if source.lower().endswith(".gz"):
-            stream = gzip.GzipFile(fileobj=stream)
+            stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
         if kind == ".parquet":
             return _parquet(stream, source)
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")

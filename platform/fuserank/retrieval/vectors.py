@@ -17,7 +17,8 @@ Kind = Literal["flat", "hnsw"]
 HNSW_LINKS = 32
 HNSW_BUILD_WIDTH = 120
 HNSW_SEARCH_WIDTH = 128
-GATHERED = 0.1  # a batch of queries under a filter: below this share of rows, copy them and multiply
+GATHERED = 0.1  # under a filter, copying the allowed rows and multiplying beats faiss below this share, or for a batch
+GATHERED_FLOATS = 2**25  # and as long as the copy and the scores stay below 128 MiB
 
 
 class VectorIndex:
@@ -117,10 +118,11 @@ class VectorIndex:
     def _filtered(
         self, queries: np.ndarray, k: int, allowed: np.ndarray, matches: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        if matches <= k or (len(queries) > 1 and matches < GATHERED * self.size):
+        cheap = len(queries) > 1 or matches < GATHERED * self.size
+        if matches <= k or (cheap and matches * (self.width + len(queries)) <= GATHERED_FLOATS):
             candidates = np.flatnonzero(allowed)
             part = queries @ self._vectors[candidates].T  # [B, matches]
-            best = np.argsort(-part, axis=1, kind="stable")[:, :k]
+            best = np.argpartition(part, matches - k, axis=1)[:, matches - k :]
             return np.take_along_axis(part, best, axis=1), candidates[best]
         bits = np.packbits(allowed, bitorder="little")
         selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))

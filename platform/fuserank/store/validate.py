@@ -109,12 +109,19 @@ def _position(value: Any) -> int | None:
 def _number(value: Any, name: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = _finite(value)
+    if number is None:
         raise RowError(f"{name} must be a finite number")
+    return number
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
     try:
-        return float(value)
+        return float(value) if math.isfinite(value) else None
     except OverflowError:
-        raise RowError(f"{name} must be a finite number") from None
+        return None
 
 
 def _time(value: Any, now: int) -> int:
@@ -130,7 +137,7 @@ def _time(value: Any, now: int) -> int:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
         epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
         value = (moment - epoch) // datetime.timedelta(milliseconds=1)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if _finite(value) is None:
         raise RowError("timestamp is not ISO 8601 or milliseconds")
     if value < EARLIEST:
         raise RowError("timestamp lies before 2000: give milliseconds since 1970")

@@ -104,7 +104,9 @@ def train_on_cache(
     job = Supervised(model, splits, experiment, torch.device("cpu"), cached=True)
     encoders = {id(p) for p in model.encoders.parameters()}
     groups = [{"params": [p for p in job.objective.parameters() if id(p) not in encoders], "lr": tune.learning_rate}]
-    fit = make_fit(job.objective, groups, tune.epochs * splits.train.steps(train.batch_size), train.warmup, train.weight_decay)
+    fit = make_fit(
+        job.objective, groups, tune.epochs * splits.train.steps(train.batch_size), train.warmup, train.weight_decay
+    )
     best = 0.0
     for _ in range(tune.epochs):
         score = job.epoch(fit)["ndcg@10"]

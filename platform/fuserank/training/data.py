@@ -65,7 +65,9 @@ class Judgments:
         start, other, grade = self.by_query
         self.place[products] = np.arange(len(products))
         lengths = start[queries + 1] - start[queries]
-        flat = np.repeat(start[queries] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
+        flat = np.repeat(start[queries] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(
+            lengths.sum()
+        )
         row, column = np.repeat(np.arange(len(queries)), lengths), self.place[other[flat]]
         out = np.zeros((len(queries), len(products)), np.float32)
         inside = column >= 0
@@ -152,7 +154,11 @@ class RankingData:
             extra = [self.judgments.draw("query", q, random) for q in random.permutation(queries)]
             room = int(positives * batch_size)
             rows = np.unique(np.concatenate([rows, np.array([p for p in extra if p is not None][:room], np.int64)]))
-            chosen = np.take(users, np.arange(step * sequences, (step + 1) * sequences), mode="wrap") if len(users) else users
+            chosen = (
+                np.take(users, np.arange(step * sequences, (step + 1) * sequences), mode="wrap")
+                if len(users)
+                else users
+            )
             yield self._batch(rows[rank::world], queries, chosen[rank::world])
 
     def _batch(self, rows: np.ndarray, queries: np.ndarray, users: np.ndarray) -> Batch:

@@ -32,7 +32,13 @@ def place(model: FusedModel, side: Side, hidden: dict[str, Tensor], role: Role) 
 
 @torch.inference_mode()
 def encode_table(
-    model: FusedModel, table: Inputs, rows: np.ndarray, columns: list[int], role: Role, device: torch.device, size: int = 256
+    model: FusedModel,
+    table: Inputs,
+    rows: np.ndarray,
+    columns: list[int],
+    role: Role,
+    device: torch.device,
+    size: int = 256,
 ) -> tuple[Tensor, Tensor]:
     """Vectors [N, M, D] and mask [N, M] of many rows, on the CPU; the model is put in evaluation mode for it."""
     was_training = model.training

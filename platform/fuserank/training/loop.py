@@ -22,9 +22,7 @@ class Fit:
     epoch: int = 0  # epochs finished
 
 
-def make_fit(
-    module: nn.Module, groups: list[dict[str, Any]], steps: int, warmup: float, weight_decay: float
-) -> Fit:
+def make_fit(module: nn.Module, groups: list[dict[str, Any]], steps: int, warmup: float, weight_decay: float) -> Fit:
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) with linear warm-up and cosine decay.
 
     Args:

@@ -82,7 +82,9 @@ class Objective(nn.Module):
             if both.sum() < 2:
                 continue
             asked = torch.zeros_like(vectors[:, 0])
-            asked = asked.index_copy(0, batch.products.inputs[modality][0], model.project(modality, hidden[modality], "query"))
+            asked = asked.index_copy(
+                0, batch.products.inputs[modality][0], model.project(modality, hidden[modality], "query")
+            )
             query = asked[both]
             left = model.fusion.query(query, model.query_heads(query))
             right = model.product_vectors(vectors[both], others[both])
@@ -94,5 +96,7 @@ class Objective(nn.Module):
         live = table.index_copy(0, batch.rows, products.to(table.dtype))  # this batch's products carry gradients
         rows, mask = batch.history["rows"], batch.history["mask"]
         items = live[rows[:, :-1].clamp(min=0)]
-        users = self.model.recommender(items, batch.history["types"][:, :-1], batch.history["gaps"][:, :-1], mask[:, :-1])
+        users = self.model.recommender(
+            items, batch.history["types"][:, :-1], batch.history["gaps"][:, :-1], mask[:, :-1]
+        )
         return next_item_loss(users, live, rows[:, 1:], mask[:, 1:], self.scale("recommend"))

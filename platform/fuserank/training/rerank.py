@@ -27,7 +27,9 @@ class Lists:
         return Lists(self.features[index], self.grades[index], self.mask[index], judged, self.owner[rows])
 
 
-def pad_lists(features: list[np.ndarray], grades: list[np.ndarray], judged: list[np.ndarray], owner: list[int]) -> Lists:
+def pad_lists(
+    features: list[np.ndarray], grades: list[np.ndarray], judged: list[np.ndarray], owner: list[int]
+) -> Lists:
     """Ragged lists ([K_q, F] and [K_q] each) → Lists."""
     longest = max(len(g) for g in grades)
     padded = torch.zeros(len(features), longest, features[0].shape[1])
@@ -59,7 +61,7 @@ def _fit(lists: Lists, steps: int, seed: int) -> Reranker:
 @torch.inference_mode()
 def ndcg(scores: Tensor, lists: Lists) -> np.ndarray:
     """nDCG@10 [Q] of the lists ordered by scores [Q, K]; the ideal ranks everything judged."""
-    order = scores.masked_fill(~lists.mask, float("-inf")).argsort(1, descending=True, stable=True)
+    order = scores.masked_fill(~lists.mask, float("-inf")).sort(dim=1, descending=True, stable=True).indices
     ranked = lists.grades.gather(1, order).numpy()
     longest = max(max((len(j) for j in lists.judged), default=1), 1)
     judged = np.zeros((len(lists.judged), longest))

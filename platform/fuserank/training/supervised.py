@@ -39,7 +39,13 @@ class Splits:
     columns: list[int]
 
 
-def open_splits(preprocess: Path, modalities: tuple[str, ...], events: int, products: Inputs | None = None, queries: Inputs | None = None) -> Splits:
+def open_splits(
+    preprocess: Path,
+    modalities: tuple[str, ...],
+    events: int,
+    products: Inputs | None = None,
+    queries: Inputs | None = None,
+) -> Splits:
     """The splits of a finished `preprocess`.
 
     Args:
@@ -61,7 +67,9 @@ def open_splits(preprocess: Path, modalities: tuple[str, ...], events: int, prod
     file = preprocess / "events.parquet"
     histories = training_histories(pq.read_table(file), products.ids, events) if events and file.is_file() else None
     asked = {name: np.flatnonzero(query_split == name) for name in ("training", "validation")}
-    train = RankingData(products, queries, judgments, rows("training"), asked["training"], modalities, columns, histories)
+    train = RankingData(
+        products, queries, judgments, rows("training"), asked["training"], modalities, columns, histories
+    )
     validation = Validation(products, queries, judgments, rows("validation"), asked["validation"], columns)
     return Splits(train, validation, columns)
 
@@ -113,7 +121,12 @@ def fused_table(model: FusedModel, catalogue: tuple[Tensor, Tensor], device: tor
     vectors, mask = catalogue
     training = model.training
     model.eval()
-    table = torch.cat([model.product_vectors(v.to(device), m.to(device)).float() for v, m in zip(vectors.split(4096), mask.split(4096), strict=True)])
+    table = torch.cat(
+        [
+            model.product_vectors(v.to(device), m.to(device)).float()
+            for v, m in zip(vectors.split(4096), mask.split(4096), strict=True)
+        ]
+    )
     model.train(training)
     return table
 
@@ -121,7 +134,14 @@ def fused_table(model: FusedModel, catalogue: tuple[Tensor, Tensor], device: tor
 class Supervised:
     """Epochs of supervised training; the same whether inputs are features or cached encoder outputs."""
 
-    def __init__(self, model: FusedModel, splits: Splits, experiment: config.Experiment, device: torch.device, cached: bool = False):
+    def __init__(
+        self,
+        model: FusedModel,
+        splits: Splits,
+        experiment: config.Experiment,
+        device: torch.device,
+        cached: bool = False,
+    ):
         loss, fusion = experiment.loss, experiment.fusion
         self.experiment, self.splits, self.device, self.cached = experiment, splits, device, cached
         self.weights: dict[str, float] = loss.weights.model_dump()
@@ -158,7 +178,9 @@ class Supervised:
     def epoch(self, fit: Fit, rank: int = 0, world: int = 1) -> dict[str, float]:
         """Train one epoch and validate; returns mean losses and validation metrics (`ndcg@10` …)."""
         options = self.experiment.train
-        metrics = run_epoch(fit, self.batches(fit.epoch, rank, world), self.weights, self.device, options.precision, options.clip)
+        metrics = run_epoch(
+            fit, self.batches(fit.epoch, rank, world), self.weights, self.device, options.precision, options.clip
+        )
         self.catalogue = None
         if rank == 0:
             self.refresh()  # encodes the catalogue once, for validation and for the next epoch
@@ -172,7 +194,10 @@ def describe(model: FusedModel) -> dict[str, Any]:
     if model.recommender is not None:
         parts["recommender"] = model.recommender
     counts = {
-        name: {"trained": sum(p.numel() for p in part.parameters() if p.requires_grad), "total": sum(p.numel() for p in part.parameters())}
+        name: {
+            "trained": sum(p.numel() for p in part.parameters() if p.requires_grad),
+            "total": sum(p.numel() for p in part.parameters()),
+        }
         for name, part in parts.items()
     }
     counts["all"] = {

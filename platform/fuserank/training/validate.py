@@ -23,7 +23,9 @@ class Validation:
     query_rows: np.ndarray
     columns: list[int]
 
-    def score(self, model: FusedModel, device: torch.device, catalogue: tuple[Tensor, Tensor] | None = None) -> dict[str, float]:
+    def score(
+        self, model: FusedModel, device: torch.device, catalogue: tuple[Tensor, Tensor] | None = None
+    ) -> dict[str, float]:
         """nDCG@10 of the fused score and of each modality alone.
 
         Args:

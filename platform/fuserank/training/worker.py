@@ -67,7 +67,12 @@ def train_worker(values: dict[str, Any]) -> None:
             if rank == 0 and last:
                 model.load_state_dict(best["weights"])
                 save_model(model, Path(folder) / "model")
-            report = {"epoch": fit.epoch, "best_epoch": best["epoch"], "best": best["score"], "parameters": describe(model)}
+            report = {
+                "epoch": fit.epoch,
+                "best_epoch": best["epoch"],
+                "best": best["score"],
+                "parameters": describe(model),
+            }
             ray.train.report(report, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
     if tracker is not None:
         tracker.close()

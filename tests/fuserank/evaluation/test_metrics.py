@@ -86,7 +86,7 @@ def test_ties_rank_by_row_order_for_every_dtype():
 def test_minus_infinity_is_not_retrieved():
     scores = np.array([[-np.inf, -np.inf, 0.5]])
     got = rank_metrics(scores, np.array([[2.0, 0.0, 0.0]]), k=3, recall_k=3)
-    assert {name: value.tolist() for name, value in got.items()} == dict.fromkeys(got, [0.0])
+    assert {name: value.tolist() for name, value in got.items()} == {name: [0.0] for name in got}
 
 
 def test_query_without_relevant_product_is_nan_everywhere():

@@ -46,6 +46,7 @@ def built():
     orders["served"] = np.argsort(-grades, axis=1, kind="stable")
     values = measure(orders, grades)
     slices = {ALL: np.ones(40, bool), f"group: {EVIL}": np.arange(40) < 20, "empty": np.zeros(40, bool)}
+    recommended = {"hr@10": random.random(40), "ndcg@10": random.random(40)}
     compared = compare(values, slices, [("served", "bm25"), ("served", "image")], 200, 0)
     missing = {
         name: {"complete": dict(compared[ALL]["systems"][name]["mrr"]), "without image": {"mean": None}}
@@ -59,7 +60,7 @@ def built():
         "variants": {"all text": {"slices": compared, "missing": missing}},
         "recommendation": {
             "users": 40, "left_out": 3,
-            "slices": compare({"recommender": {"hr@10": random.random(40), "ndcg@10": random.random(40)}}, {ALL: slices[ALL]}, []),
+            "slices": compare({"recommender": recommended}, {ALL: slices[ALL]}, []),
         },
     }  # fmt: skip
     examples = [Example(EVIL, {"BM25": [Hit(EVIL, 2.0), Hit("plain", 0.0)], "fused": []}, None, EVIL)]

@@ -18,9 +18,7 @@ K1, B = 1.2, 0.75
 def texts() -> list[str]:
     random = np.random.default_rng(3)
     weights = 1 / np.arange(1, len(WORDS) + 1)
-    return [
-        " ".join(random.choice(WORDS, size=random.integers(1, 12), p=weights / weights.sum())) for _ in range(3000)
-    ]
+    return [" ".join(random.choice(WORDS, size=random.integers(1, 12), p=weights / weights.sum())) for _ in range(3000)]
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,9 @@ def test_a_batch_answers_as_its_requests_alone(retriever):
         same(retriever.search([alone])[0], together)
 
 
-@pytest.mark.parametrize("condition", [{"product_id": "p0007"}, {"brand": "b3"}, {"price": {"lt": 75}}, {"in_stock": True}])
+@pytest.mark.parametrize(
+    "condition", [{"product_id": "p0007"}, {"brand": "b3"}, {"price": {"lt": 75}}, {"in_stock": True}]
+)
 def test_filters_come_before_ranking(retriever, condition):
     allowed = retriever.catalogue.filters.mask(condition)
     k = 60

@@ -36,7 +36,9 @@ def _headless(backbone: nn.Module, name: str) -> int:
         if isinstance(module, nn.Linear):
             last = (path, module)
     if last is None:
-        raise ModelError(f"image model {name!r} has no linear classifier to remove.", "Choose a classification backbone.")
+        raise ModelError(
+            f"image model {name!r} has no linear classifier to remove.", "Choose a classification backbone."
+        )
     path, linear = last
     parent, _, leaf = path.rpartition(".")
     setattr(backbone.get_submodule(parent), leaf, nn.Identity())

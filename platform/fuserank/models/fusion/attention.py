@@ -20,7 +20,9 @@ class AttentionFusion(SingleVectorFusion):
         self.kind = nn.Parameter(torch.randn(modalities, width) * 0.02)
         self.token = nn.Parameter(torch.randn(heads, width // heads) * 0.02)
         self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.out = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def product(self, vectors: Tensor, mask: Tensor) -> Tensor:
         batch, modalities, width = vectors.shape

@@ -1,0 +1,144 @@
+"""Every format × packing gives the same rows; files and columns that are not there are named with their remedy."""
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fuserank.errors import ConfigError, InputError
+from fuserank.records.mapping import ColumnMap, read_rows
+from fuserank.records.quarantine import Quarantine
+from fuserank.records.sources import open_tables
+
+ROWS = [
+    {"id": "1", "name": 'Blue, "quoted" shirt', "cost": "9.50"},
+    {"id": "2", "name": "Schuh – größe 42\nsecond line", "cost": ""},
+    {"id": "3", "name": "红色连衣裙", "cost": "12"},
+]
+
+
+def encode(kind: str, rows: list[dict] = ROWS) -> bytes:
+    if kind in ("csv", "tsv"):
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue().encode()
+    if kind == "parquet":
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+        return sink.getvalue()
+    if kind == "jsonl":
+        return "\n".join(json.dumps(row) for row in rows).encode()
+    return json.dumps(rows, indent=1).encode()
+
+
+def read(root: Path, *patterns: str) -> list[tuple[str, int, dict | None]]:
+    return [(r.source, r.position, r.values) for file in open_tables(root, patterns) for r in file.rows]
+
+
+@pytest.mark.parametrize("packing", ["plain", "gz", "zip", "gz in zip"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_formats(tmp_path: Path, kind: str, packing: str) -> None:
+    data, name = encode(kind), f"items.{kind}"
+    if packing.startswith("gz"):
+        data, name = gzip.compress(data), f"{name}.gz"
+    if packing.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+            archive.writestr("readme.txt", "not a table")
+            archive.writestr(name, data)
+        file, source = "all.zip", f"all.zip/{name}"
+    else:
+        (tmp_path / name).write_bytes(data)
+        file = source = name
+    assert read(tmp_path, file) == [(source, i, row) for i, row in enumerate(ROWS)]
+
+
+def test_many_files_keep_their_positions(tmp_path: Path) -> None:
+    for name in ("b.csv", "a.csv"):
+        (tmp_path / name).write_bytes(encode("csv"))
+    found = read(tmp_path, "*.csv", "a.csv")
+    assert [(source, position) for source, position, _ in found] == [
+        (n, i) for n in ("a.csv", "b.csv") for i in range(3)
+    ]
+
+
+def test_bad_rows_stay_in_count(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('id,name\n1,x\n2\n\n3,y,z\n4,"w"\n')
+    (tmp_path / "p.jsonl").write_text('{"id": 1}\n{"id": \n[1]\n{"id": 4}\n')
+    found = [(r.source, r.position, r.problem) for f in open_tables(tmp_path, ["p.csv", "p.jsonl"]) for r in f.rows]
+    assert found == [
+        ("p.csv", 0, ""),
+        ("p.csv", 1, "wrong number of columns"),
+        ("p.csv", 2, "wrong number of columns"),
+        ("p.csv", 3, ""),
+        ("p.jsonl", 0, ""),
+        ("p.jsonl", 1, "malformed line"),
+        ("p.jsonl", 2, "not an object"),
+        ("p.jsonl", 3, ""),
+    ]
+
+
+@given(st.binary(max_size=400), st.sampled_from(["csv", "tsv", "jsonl", "json", "parquet", "csv.gz", "zip"]))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, kind: str) -> None:
+    """Whatever the file holds: rows in order, or an InputError; nothing else."""
+    root = tmp_path_factory.getbasetemp() / "any"
+    root.mkdir(exist_ok=True)
+    (root / f"x.{kind}").write_bytes(data)
+    try:
+        found = read(root, f"x.{kind}")
+    except InputError as error:
+        assert f"x.{kind}" in str(error)
+    else:
+        assert [position for _, position, _ in found] == list(range(len(found)))
+
+
+def test_missing_folder_and_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="records.root"):
+        read(tmp_path / "nowhere", "x.csv")
+    (tmp_path / "items.csv").write_bytes(encode("csv"))
+    with pytest.raises(InputError, match=r"records\.root.*items\.csv"):
+        read(tmp_path, "products.csv")
+    with pytest.raises(InputError):
+        read(tmp_path / "sub", "../items.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_missing_column_names_the_nearest(tmp_path: Path, kind: str) -> None:
+    (tmp_path / f"items.{kind}").write_bytes(encode(kind))
+    columns = ColumnMap(("product_id", "title"), {"title": "nmae"}, {})
+    with pytest.raises(InputError, match=r"no column 'nmae'.*Nearest columns: name"):
+        list(read_rows(tmp_path, [f"items.{kind}"], columns, Quarantine("products")))
+
+
+def test_sparse_json_columns_are_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": 1}\n{"id": 2, "colour": "red"}\n')
+    columns = ColumnMap(("product_id", "attributes"), {"product_id": "id", "attributes.colour": "colour"}, {})
+    found = [mapped for _, mapped, _ in read_rows(tmp_path, ["x.jsonl"], columns, Quarantine("products"))]
+    assert found[1] == {"product_id": 2, "attributes": {"colour": "red"}}
+
+
+def test_map_refuses_unknown_fields_and_labels() -> None:
+    with pytest.raises(ConfigError, match="Did you mean `title`"):
+        ColumnMap(("product_id", "title"), {"titel": "name"}, {})
+    with pytest.raises(ConfigError, match="label"):
+        ColumnMap(("product_id", "title"), {"title": "kind"}, {}, labels=("kind",))
+    with pytest.raises(ConfigError):
+        ColumnMap(("product_id",), {"attributes.colour": "c"}, {})
+
+
+def test_constants_and_own_names() -> None:
+    columns = ColumnMap(
+        ("product_id", "title", "currency"), {"product_id": "sku"}, {"currency": "EUR"}, labels=("title",)
+    )
+    mapped = columns.apply({"sku": "a", "title": "a label, not a title", "currency": "USD", "other": 1})
+    assert mapped == {"product_id": "a", "currency": "EUR"}

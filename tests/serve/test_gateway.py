@@ -1,0 +1,302 @@
+"""The HTTP contract over a tiny real generation, every deployment in this process: answers, errors, what is stored."""
+
+import base64
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+
+from fuserank.config import Experiment
+from fuserank.models.checkpoint import load_model
+from fuserank.retrieval.generation import open_generation
+from fuserank.retrieval.pipeline import Retriever, SearchRequest
+from fuserank.store.database import Database
+from serve.app import generation_folder, store_url
+from serve.gateway import Gateway
+from serve.routes import create_app
+
+
+def picture(shop: ModuleType, colour: str = "red") -> str:
+    return base64.b64encode(shop.picture(colour)).decode()
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [hit["product_id"] for hit in answer["hits"]]
+
+
+def error_of(response: Any) -> dict[str, str]:
+    body = response.json()
+    assert list(body) == ["error"]
+    assert sorted(body["error"]) == ["code", "hint", "message"]
+    assert "Traceback" not in response.text
+    return body["error"]
+
+
+def test_a_text_answer_holds_all_that_is_promised(client: TestClient, experiment: Experiment):
+    answer = client.post("/v1/search", json={"text": "red shoe", "limit": 5}).json()
+    assert sorted(answer) == ["generation", "hits", "model_version", "request_id", "stages", "took_ms"]
+    assert list(answer["stages"]) == ["queue", "encode", "retrieve", "rerank", "render"]
+    assert answer["generation"] == generation_folder(experiment).name
+    assert len(answer["hits"]) == 5
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    assert {"product_id", "score", "title", "price", "brand", "image", "in_stock"} == set(answer["hits"][0])
+    priced = next(hit for hit in answer["hits"] if hit["price"])
+    assert priced["price"]["currency"] == "EUR"
+
+
+def test_the_order_equals_the_offline_pipeline(client: TestClient, experiment: Experiment):
+    import torch
+
+    from fuserank.features.batch import collate
+    from fuserank.features.featurizer import Featurizer
+
+    generation = open_generation(generation_folder(experiment))
+    model, featurizer = load_model(generation.model_folder), Featurizer.load(generation.featurizer_folder)
+    vectors, mask = torch.zeros(1, 3, 32), torch.tensor([[True, False, False]])
+    with torch.inference_mode():
+        vectors[0, 0] = model.encode("text", collate("text", featurizer.text(["blue bag"])), "query")[0]
+        fused, heads = model.search_vectors(vectors, mask)
+    request = SearchRequest("blue bag", fused[0].numpy(), heads[0].numpy(), candidates=20)
+    found = Retriever(generation.catalogue).search([request])[0]
+    expected = [generation.catalogue.ids[row] for row in found.rows]  # the untrained reranker keeps the fused order
+    assert ids(client.post("/v1/search", json={"text": "blue bag", "limit": 20}).json()) == expected[:20]
+
+
+def test_picture_mixed_and_weighted_queries_differ_as_they_should(client: TestClient, shop: ModuleType):
+    def search(**body: Any) -> list[tuple[str, float]]:
+        response = client.post("/v1/search", json={"limit": 8, **body})
+        assert response.status_code == 200, response.text
+        return [(hit["product_id"], round(hit["score"], 5)) for hit in response.json()["hits"]]
+
+    image = picture(shop)
+    words, seen, both = search(text="watch"), search(image=image), search(text="watch", image=image)
+    assert words != seen != both != words
+    assert search(text="watch", image=image, weights={"image": 0}) == words
+    assert search(text="watch", image=image, weights={"text": 0}) == seen
+    assert search(image="data:image/png;base64," + image) == seen
+
+
+def test_filters_paging_and_exclusion(client: TestClient, experiment: Experiment):
+    table = pq.read_table(generation_folder(experiment) / "products.parquet").to_pylist()
+    wanted = {p["product_id"] for p in table if p["brand"] == "Nord" and p["price"] and p["price"] <= 40}
+    condition = {"and": [{"brand": "Nord"}, {"price": {"lte": 40}}]}
+    body = {"text": "red shirt", "filter": condition, "limit": 50}
+    everything = ids(client.post("/v1/search", json=body).json())
+    assert set(everything) == wanted
+    pages = [ids(client.post("/v1/search", json=body | {"limit": 3, "offset": o}).json()) for o in range(0, 30, 3)]
+    assert sum(pages, []) == everything
+    left = ids(client.post("/v1/search", json=body | {"exclude": everything[:2]}).json())
+    assert left == everything[2:]
+
+
+def test_explanations_sum_to_the_score(client: TestClient, shop: ModuleType):
+    body = {"text": "red", "image": picture(shop), "limit": 30, "explain": True}
+    for hit in client.post("/v1/search", json=body).json()["hits"]:
+        explanation = hit["explanation"]
+        assert math.isclose(sum(explanation["contributions"].values()), hit["score"], abs_tol=1e-5)
+        modalities = [v for k, v in explanation["contributions"].items() if k != "reranking"]
+        assert math.isclose(sum(modalities), explanation["fused_score"], abs_tol=5e-3)  # vectors are stored as float16
+        assert ("image" in explanation["modality_scores"]) == (hit["image"] is not None)
+
+
+def test_products_pictures_and_likeness(client: TestClient, shop: ModuleType):
+    product = client.get("/v1/products/p01").json()
+    assert product["title"] == "green shoe"
+    assert product["category"] == ["goods", "shoe"]
+    assert "labels" not in product
+    image = client.get("/v1/products/p01/image")
+    assert image.headers["content-type"] == "image/png"
+    assert image.content == shop.picture("green", 33)
+    assert client.get("/v1/products/p%2F39").json()["product_id"] == "p/39"
+    similar = client.get("/v1/products/p%2F39/similar?limit=4").json()
+    assert len(similar["hits"]) == 4
+    assert "p/39" not in ids(similar)
+    for path in ("/v1/products/none", "/v1/products/none/similar", "/v1/products/p09/image", "/v1/nowhere"):
+        response = client.get(path)
+        assert response.status_code == 404
+        error_of(response)
+    for path in ("/v1/products/..%2f..%2f..%2fetc%2fpasswd/image", "/..%2fapp.py", "/app.py"):
+        assert client.get(path).status_code == 404
+
+
+def test_recommendations_follow_the_stored_events(client: TestClient):
+    cold = client.post("/v1/recommend", json={"user_id": "nobody", "limit": 5}).json()
+    assert cold["source"] == "popularity"
+    events = [
+        {"event_id": f"e{i}", "type": "click", "product_id": p, "user_id": "ann"} for i, p in enumerate(["p01", "p05"])
+    ]
+    assert client.post("/v1/events", json=events).json() == {"accepted": 2, "duplicates": 0, "rejected": []}
+    assert client.post("/v1/events", json=events).json() == {"accepted": 0, "duplicates": 2, "rejected": []}
+    warm = client.post("/v1/recommend", json={"user_id": "ann", "limit": 40}).json()
+    assert warm["source"] == "recommender"
+    assert {"p01", "p05"} & set(ids(warm)) == set()
+    assert len(ids(warm)) == 38
+    assert {(hit["propensity"], hit["policy"]) for hit in warm["hits"]} == {(1.0, "greedy@0")}
+    again = client.post("/v1/recommend", json={"user_id": "ann", "limit": 40, "exclude_seen": False}).json()
+    assert {"p01", "p05"} <= set(ids(again))
+    only = client.post("/v1/recommend", json={"product_ids": ["p02"], "limit": 3, "filter": {"brand": "Acme"}}).json()
+    assert only["source"] == "recommender"
+    assert all(hit["brand"] == "Acme" for hit in only["hits"])
+
+
+def test_a_bad_event_holds_up_no_other(client: TestClient):
+    answer = client.post("/v1/events", json=[{"type": "buy"}, {"type": "view", "product_id": "p01"}, 7]).json()
+    assert (answer["accepted"], answer["duplicates"]) == (1, 0)
+    assert [item["index"] for item in answer["rejected"]] == [0, 2]
+    assert client.post("/v1/events", json={"type": "view"}).status_code == 422
+    assert client.post("/v1/events", json=[{}] * 1001).status_code == 422
+
+
+def test_impressions_are_stored_by_shutdown(gateway: Gateway, experiment: Experiment):
+    with TestClient(create_app(gateway, 200_000, "test")) as client:
+        search = client.post("/v1/search", json={"text": "hat", "limit": 3, "user_id": "bob", "session_id": "s"}).json()
+        recommended = client.post("/v1/recommend", json={"user_id": "bob", "limit": 2}).json()
+    with Database(store_url(experiment)) as database:
+        rows = {row["request_id"]: row for row in database.read_impressions().to_pylist()}
+    shown = rows[search["request_id"]]
+    assert (shown["kind"], shown["query"], shown["user_id"], shown["session_id"]) == ("search", "hat", "bob", "s")
+    assert shown["product_ids"] == ids(search)
+    assert shown["propensities"] == [1.0] * 3
+    assert (shown["policy"], shown["generation"]) == ("greedy@0", search["generation"])
+    assert rows[recommended["request_id"]]["kind"] == "recommend"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({}, 422, "at least one of text, image, audio"),
+        ({"text": "   "}, 422, "at least one of text, image, audio"),
+        ({"text": "x", "limit": 0}, 422, "limit"),
+        ({"text": "x", "limit": 51}, 422, "at most 50"),
+        ({"text": "x", "offset": -1}, 422, "offset"),
+        ({"text": "x", "colour": "red"}, 422, "colour"),
+        ({"text": 7}, 422, "text"),
+        ({"text": "x" * 3000}, 422, "text"),
+        ({"text": "x", "weights": {"text": -1}}, 422, "weights"),
+        ({"text": "x", "weights": {"text": 0}}, 422, "leave out every part"),
+        ({"image": "%%%"}, 422, "base64"),
+        ({"image": base64.b64encode(b"no picture").decode()}, 422, "unreadable picture"),
+        ({"audio": base64.b64encode(b"no sound").decode()}, 422, "no audio encoder"),
+        ({"text": "x", "filter": {"prize": 3}}, 400, "prize"),
+        ({"text": "x", "filter": {"price": {"lte": "cheap"}}}, 400, "price"),
+    ],
+)
+def test_bad_searches_say_what_is_wrong(client: TestClient, body: dict[str, Any], status: int, words: str):
+    response = client.post("/v1/search", json=body)
+    assert response.status_code == status
+    assert words in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("body", ["{", '{"text": NaN}', "[" * 100_000, '"x"', '{"text": "\\ud800"}', b"\xff\xfe"])
+def test_bodies_that_are_no_request(client: TestClient, body: Any):
+    response = client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    error_of(response)
+
+
+def test_one_bad_request_in_a_batch_fails_alone(client: TestClient, gateway: Gateway, shop: ModuleType):
+    import asyncio
+
+    import httpx
+
+    async def scenario() -> list[int]:
+        transport = httpx.ASGITransport(app=create_app(gateway, 200_000, "test"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            bodies = [{"text": f"red {i}"} for i in range(12)]
+            bodies += [{"image": base64.b64encode(b"bad").decode()}, {"text": "x", "filter": {"prize": 1}}]
+            answers = await asyncio.gather(*(http.post("/v1/search", json=body) for body in bodies))
+            await gateway.close()
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(scenario()) == [200] * 12 + [422, 400]
+    assert max(gateway.batcher.sizes) >= 8  # they did travel together
+
+
+def test_a_body_too_large_is_cut_off_declared_or_not(client: TestClient):
+    declared = client.post("/v1/search", json={"text": "x" * 300_000})
+    assert (declared.status_code, error_of(declared)["code"]) == (413, "too_large")
+
+    def endless():
+        yield b'{"text": "'
+        for _ in range(400):
+            yield b"x" * 1000
+
+    streamed = client.post("/v1/search", content=endless(), headers={"Content-Type": "application/json"})
+    assert streamed.status_code == 413
+
+
+def test_deadlines_and_a_full_queue(client: TestClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
+    import asyncio
+
+    async def slow(envelopes: list[Any]) -> list[Any]:
+        await asyncio.sleep(0.5)
+        return []
+
+    monkeypatch.setattr(gateway.batcher, "_run", slow)
+    late = client.post("/v1/search", json={"text": "x", "deadline_ms": 50})
+    assert (late.status_code, error_of(late)["code"]) == (504, "deadline_exceeded")
+    monkeypatch.setattr(gateway.batcher, "_queue", 0)
+    busy = client.post("/v1/search", json={"text": "x"})
+    assert (busy.status_code, error_of(busy)["code"], busy.headers["retry-after"]) == (429, "too_busy", "1")
+
+
+def test_a_fault_of_ours_shows_nothing(client: TestClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
+    def broken(rows: Any) -> Any:
+        raise KeyError("/secret/path")
+
+    monkeypatch.setattr(gateway.documents, "hits", broken)
+    response = client.post("/v1/search", json={"text": "x"})
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    error_of(response)
+
+
+def test_a_store_that_is_gone_answers_503(client: TestClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
+    async def gone(rows: Any) -> Any:
+        raise ConnectionError("disk full")
+
+    monkeypatch.setattr(gateway, "_add_events", gone)
+    response = client.post("/v1/events", json=[{"type": "view", "product_id": "p01"}])
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+    assert error_of(response)["code"] == "store_unavailable"
+
+
+def test_health_generations_and_documents(client: TestClient):
+    assert client.get("/v1/health/live").json() == {"status": "live"}
+    assert client.get("/v1/health/ready").json() == {"status": "ready"}
+    (generation,) = client.get("/v1/generations").json()["generations"]
+    assert generation["active"]
+    assert generation["products"] == 40
+    contract = client.get("/openapi.json").json()
+    paths = {path for path in contract["paths"] if path.startswith("/v1/")}
+    assert {"/v1/search", "/v1/recommend", "/v1/events", "/v1/generations"} <= paths
+    event = contract["paths"]["/v1/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert event["items"] == {"$ref": "#/components/schemas/EventIn"}
+    assert "EventIn" in contract["components"]["schemas"]
+
+
+def test_the_storefront_needs_nothing_from_elsewhere(client: TestClient):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for name in ("/", "/store.css", "/store.js"):
+        text = client.get(name).text
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+def test_popularity_draws_few_reviews_to_the_average():
+    import pyarrow as pa
+
+    from serve.recommender import popularity
+
+    table = pa.table({"rating": [5.0, 4.5, None, 1.0], "review_count": [1, 1000, None, 1000]})
+    scores = popularity(table)
+    assert np.argsort(-scores).tolist() == [1, 3, 0, 2]
+    mean = (5.0 + 4.5 + 1.0) / 3
+    assert math.isclose(scores[0], (5 + 10 * mean) / 11 * math.log10(2), rel_tol=1e-5)

@@ -1,0 +1,297 @@
+"""Ray job: a shop's files → clean records and model inputs.
+
+Reads the files that the config's `records` section names (or `generate`'s). Writes products, queries, judgments,
+events and features as Parquet, media/, tokenizer/, features.json, quarantine.parquet and summary.json.
+Run: `fuserank preprocess -c FILE`.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray.exceptions import RayError
+from rich.table import Table as ScreenTable
+
+from fuserank.artifacts import run_stage, stage_folder, write_json
+from fuserank.config import Experiment, Media, Records, Table
+from fuserank.errors import ConfigError, StageError
+from fuserank.features.featurizer import FeatureSettings, Featurizer
+from fuserank.features.price import log_price
+from fuserank.features.rows import RowFeaturizer, split_block
+from fuserank.features.table import feature_schema, feature_writer
+from fuserank.features.text import product_text
+from fuserank.records import events, products, queries
+from fuserank.records.label_queries import label_queries
+from fuserank.records.mapping import ColumnMap
+from fuserank.records.media import MediaSource
+from fuserank.records.quarantine import Quarantine, write_quarantine
+from fuserank.records.schema import EVENT, JUDGMENT, MODALITIES, PRODUCT, QUERY
+from fuserank.records.splits import TRAINING, split_of
+from workloads.progress import bar, console, say
+
+
+def run(experiment: Experiment) -> dict:
+    """Run the stage unless it is fresh; returns its manifest.
+
+    Raises:
+        InputError, EmptyCatalogueError, ConfigError: the shop's files or their mapping cannot be used.
+        ModelError: the tokenizer cannot be loaded.
+        StageError: too much in quarantine, or a worker failed.
+    """
+    return run_stage(experiment, "preprocess", lambda folder: _preprocess(experiment, folder), say=say)
+
+
+def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    records, settings = experiment.records, experiment.preprocess
+    root = _root(experiment)
+    aside = {name: Quarantine(name) for name in ("products", "queries", "judgments", "events")}
+    split = partial(
+        split_of,
+        modulus=records.split.modulus,
+        validation=frozenset(records.split.validation),
+        evaluation=frozenset(records.split.evaluation),
+    )
+    staged = _read_products(records, root, aside["products"], split)
+    asked, judged = _read_queries(records, root, staged, aside, split)
+    featurizer = _fit(experiment, staged, asked)
+    featurizer.save(folder)
+    worker = RowFeaturizer(
+        featurizer,
+        folder / "media",
+        _media(root, records.images, "images", _uses(staged["image_paths"]) or _uses(asked["image"])),
+        _media(root, records.audio, "audio", _uses(staged["audio_path"]) or _uses(asked["audio"])),
+    )
+    present = _featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
+    asked = _featurize_queries(worker, asked, folder, aside["queries"])
+    behaviour = _read_events(records, root, staged, aside["events"])
+    pq.write_table(judged, folder / "judgments.parquet")
+    pq.write_table(behaviour, folder / "events.parquet")
+    write_quarantine(aside.values(), folder / "quarantine.parquet")
+    out = dict(zip(aside, (staged.num_rows, asked.num_rows, judged.num_rows, behaviour.num_rows), strict=True))
+    made = ("queries", "judgments") if records.label_queries else ()
+    summary = {
+        "rows": {
+            name: {"in": part.rows_in, "out": out[name], "quarantined": part.rows, "reasons": part.counts()}
+            for name, part in aside.items()
+        },
+        "missing": missing_table(present),
+        "splits": {"products": _counts(staged["split"]), "queries": _counts(asked["split"])},
+        "vocabulary": featurizer.settings.vocabulary,
+    }
+    write_json(folder / "summary.json", summary)
+    _show(summary)
+    for name, part in aside.items():
+        if name not in made:
+            part.check(out[name], settings.max_quarantined)
+    return summary
+
+
+def _root(experiment: Experiment) -> Path:
+    if experiment.records.generate is not None:
+        return stage_folder(experiment, "generate")
+    if experiment.records.root is None:
+        raise ConfigError(
+            "records.root is not set.", "Give the folder of the shop's files, e.g. --set records.root=/path/to/shop."
+        )
+    return Path(experiment.records.root).expanduser().resolve()
+
+
+def _columns(table: Table, fields: tuple[str, ...], name: str, labels: list[str] | None = None) -> ColumnMap:
+    return ColumnMap(fields, table.map, table.constants, tuple(labels or ()), f"records.{name}")
+
+
+def _read_products(records: Records, root: Path, aside: Quarantine, split: Callable[[str], str]) -> pa.Table:
+    table, by_product = records.products, records.split.by == "product"
+    for field, source in (("images", records.images), ("audio", records.audio)):
+        if field in table.map and source is None:
+            key = f"records.{field}.source"
+            raise ConfigError(f"records.products.map.{field} is set but {key} is not.", f"Give {key}: a folder or zip.")
+    columns = _columns(table, products.FIELDS, "products", records.labels)
+    key = records.split.key if by_product else None
+    return products.read_products(
+        root, table.files, columns, table.list_separator, aside, key, split if by_product else None
+    )
+
+
+def _read_queries(
+    records: Records, root: Path, staged: pa.Table, aside: dict[str, Quarantine], split: Callable[[str], str]
+) -> tuple[pa.Table, pa.Table]:
+    """Queries as STAGED_QUERY and their judgments: the shop's own, made from labels, or none."""
+    made = records.label_queries
+    if made is not None:
+        if records.split.by != "product":
+            raise ConfigError(
+                "records.label_queries needs records.split.by: product.", "Set it, with a product field as key."
+            )
+        missing = [name for name in made.columns if name not in records.labels]
+        if missing:
+            raise ConfigError(
+                f"records.label_queries.columns: {missing[0]!r} is not in records.labels.", "Add it there."
+            )
+        asked, judged = label_queries(staged, made.columns, made.required, made.min_products, made.holdout_modulus)
+        where = [pa.array(["records.label_queries"] * asked.num_rows), pa.array(range(asked.num_rows), pa.int64())]
+        return pa.table([*asked.columns, *where], schema=queries.STAGED_QUERY), judged
+    if records.queries is None or records.judgments is None:
+        return queries.STAGED_QUERY.empty_table(), JUDGMENT.empty_table()
+    if records.split.by != "query":
+        raise ConfigError(
+            "records.split.by: product cannot split queries with judgments of their own.",
+            "Set records.split.by: query, or use records.label_queries.",
+        )
+    columns = _columns(records.queries, queries.QUERY_FIELDS, "queries")
+    asked = queries.read_queries(root, records.queries.files, columns, aside["queries"], records.split.key, split)
+    columns = _columns(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
+    known = set(asked["query_id"].to_pylist()), set(staged["product_id"].to_pylist())
+    return asked, queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)
+
+
+def _read_events(records: Records, root: Path, staged: pa.Table, aside: Quarantine) -> pa.Table:
+    if records.events is None:
+        return EVENT.empty_table()
+    columns = _columns(records.events, events.FIELDS, "events")
+    return events.read_events(root, records.events.files, columns, aside, set(staged["product_id"].to_pylist()))
+
+
+def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurizer:
+    """Tokenizer and price edges from training products (all where products have no split) and training queries only."""
+    settings = experiment.preprocess
+    shapes = FeatureSettings(
+        text_fields=tuple(settings.text_fields),
+        text_tokens=settings.text_tokens,
+        image_size=settings.image_size,
+        max_pixels=settings.max_pixels,
+        rate=settings.audio.rate,
+        seconds=settings.audio.seconds,
+        mels=settings.audio.mels,
+    )
+    rows = [row for row in staged.to_pylist() if row["split"] in (None, TRAINING)]
+    texts = [product_text(row, shapes.text_fields) for row in rows]
+    texts += [row["text"] for row in asked.to_pylist() if row["split"] == TRAINING and row["text"]]
+    prices = [value for row in rows if (value := log_price(row["price"])) is not None]
+    return Featurizer.fit(
+        texts,
+        prices,
+        shapes,
+        tokenizer=settings.tokenizer,
+        vocabulary=settings.vocabulary,
+        price_quantiles=settings.price_quantiles,
+    )
+
+
+def _uses(column: pa.ChunkedArray) -> bool:
+    return any(column.to_pylist())
+
+
+def _media(root: Path, media: Media | None, name: str, used: bool) -> MediaSource | None:
+    """The media's folder or zip; None where no row names one, so that a shop without speech needs no audio file."""
+    return MediaSource(root / media.source, f"records.{name}.source") if media is not None and used else None
+
+
+def _featurize(worker: RowFeaturizer, staged: pa.Table, folder: Path, block_rows: int, aside: Quarantine) -> pa.Table:
+    """Write products.parquet and features.parquet, in the rows' order; returns which modalities each row has."""
+    schema = feature_schema("product_id", worker.featurizer.settings)
+    present: list[pa.Table] = []
+    with (
+        pq.ParquetWriter(folder / "products.parquet", PRODUCT, compression="ZSTD") as product_file,
+        feature_writer(folder / "features.parquet", schema) as feature_file,
+        bar() as progress,
+    ):
+        task = progress.add_task("products", total=staged.num_rows, note="starting workers")
+        for block in _map_blocks(worker, staged, block_rows):
+            product_rows, features = split_block(block, worker.featurizer)
+            product_file.write_table(product_rows)
+            feature_file.write_table(features)
+            columns = (features["tokens"], features["image"], features["audio"], features["price"])
+            present.append(pa.table([column.is_valid() for column in columns], names=list(MODALITIES)))
+            for row in block.select(["source", "position", "product_id", "problems"]).to_pylist():
+                for problem in row["problems"]:
+                    aside.add(row["source"], row["position"], **problem, product_id=row["product_id"])
+            progress.update(task, advance=block.num_rows, note="")
+    found = pa.concat_tables(present)
+    if found.num_rows != staged.num_rows:
+        raise StageError(
+            f"products: {staged.num_rows} rows went to the workers, {found.num_rows} came back.", "Run it again."
+        )
+    return found
+
+
+def _map_blocks(worker: RowFeaturizer, staged: pa.Table, block_rows: int) -> Iterator[pa.Table]:
+    """Ray Data over blocks of rows, in order. Their number follows from the rows: one block would mean one worker."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    size = max(1, min(block_rows, math.ceil(staged.num_rows / (2 * cpus))))
+    blocks = [ray.put(staged.slice(start, size).combine_chunks()) for start in range(0, staged.num_rows, size)]
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    dataset = ray.data.from_arrow_refs(blocks)  # type: ignore[arg-type]  # references to tables
+    dataset.context.execution_options.preserve_order = True
+    dataset.context.enable_progress_bars = False  # ours, below
+    mapped = dataset.map_batches(
+        worker.apply, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=1
+    )
+    try:
+        yield from mapped.iter_batches(batch_size=None, batch_format="pyarrow")
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise StageError(
+            f"preprocess: a worker failed: {str(cause).strip().splitlines()[-1]:.300}",
+            "Check free disk space and memory, then run the same command again.",
+        ) from error
+
+
+def _featurize_queries(worker: RowFeaturizer, asked: pa.Table, folder: Path, aside: Quarantine) -> pa.Table:
+    """Write queries.parquet and query_features.parquet, both sorted by id."""
+    kept: list[dict[str, Any]] = []
+    for row in asked.to_pylist():
+        problems: list[dict[str, str]] = []
+        row["image"], pixels = worker.picture(row["image"], problems)
+        row["audio"], mel = worker.sound(row["audio"], problems)
+        for problem in problems:
+            aside.add(row["source"], row["position"], **problem)
+        kept.append({**row, "pixels": pixels, "mel": mel})
+    schema = feature_schema("query_id", worker.featurizer.settings)
+    features = [
+        [row["query_id"] for row in kept],
+        worker.tokens([row["text"] for row in kept]),
+        [None if row["pixels"] is None else row["pixels"].tobytes() for row in kept],
+        [None if row["mel"] is None else row["mel"].tobytes() for row in kept],
+        [None] * len(kept),
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(features, schema, strict=True)]
+    with feature_writer(folder / "query_features.parquet", schema) as file:
+        file.write_table(pa.table(arrays, schema=schema))
+    table = pa.Table.from_pylist(kept, schema=QUERY)
+    pq.write_table(table, folder / "queries.parquet")
+    return table
+
+
+def missing_table(present: pa.Table) -> dict[str, Any]:
+    """How many products lack each modality, and how many have each combination, from one bool column a modality."""
+    rows = list(zip(*(present[name].to_pylist() for name in MODALITIES), strict=True))
+    combined = Counter("+".join(m for m, there in zip(MODALITIES, row, strict=True) if there) or "none" for row in rows)
+    return {
+        "products": len(rows),
+        "without": {name: sum(not row[axis] for row in rows) for axis, name in enumerate(MODALITIES)},
+        "combinations": dict(combined.most_common()),
+    }
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted(Counter(value for value in column.to_pylist() if value is not None).items()))
+
+
+def _show(summary: dict[str, Any]) -> None:
+    screen = ScreenTable("table", "in", "out", "in quarantine", "reasons")
+    for name, part in summary["rows"].items():
+        reasons = ", ".join(f"{reason} ×{count}" for reason, count in part["reasons"].items())
+        screen.add_row(name, str(part["in"]), str(part["out"]), str(part["quarantined"]), reasons)
+    console.print(screen)
+    missing = summary["missing"]
+    without = ", ".join(f"{name} {count}" for name, count in missing["without"].items())
+    say(f"of {missing['products']} products, without: {without}")
