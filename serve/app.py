@@ -11,59 +11,22 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 
 from fuserank import artifacts, config
 from fuserank.config import Experiment
 from fuserank.errors import ConfigError
 from fuserank.retrieval.generation import MANIFEST, current_folder, generation_ids
 from serve.audio_encoder import AudioEncoder
-from serve.chain import Chain
-from serve.documents import Documents
 from serve.feedback import Feedback
-from serve.gateway import Gateway
 from serve.image_encoder import ImageEncoder
+from serve.ingress import Ingress
 from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
-from serve.routes import create_app
 from serve.text_encoder import TextEncoder
 
 log = logging.getLogger("fuserank.serve")
 ENCODERS = {"text": TextEncoder, "image": ImageEncoder, "audio": AudioEncoder}
-
-
-class Ingress(Gateway):
-    """A gateway replica behind Ray's HTTP."""
-
-    def __init__(
-        self,
-        folder: Path,
-        encoders: dict[str, DeploymentHandle],
-        retriever: DeploymentHandle,
-        reranker: DeploymentHandle,
-        feedback: DeploymentHandle,
-        settings: config.Serve,
-    ):
-        manifest = read_manifest(folder)
-        media = manifest.get("media")
-        super().__init__(
-            Chain(encoders, retriever, reranker, feedback.history),
-            feedback.add_events.remote,
-            feedback.add_impressions.remote,
-            Documents(folder / "products.parquet", Path(media) if media else None),
-            manifest["id"],
-            manifest["model"],
-            list_generations(folder),
-            settings.max_limit,
-            settings.max_batch,
-            settings.queue,
-        )
-        self._max_body_bytes = settings.max_body_bytes
-
-    def __serve_build_asgi_app__(self) -> FastAPI:  # what serve.ingress() calls in the replica
-        return create_app(self, self._max_body_bytes, artifacts.metadata_version())
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -92,6 +55,8 @@ def build(args: dict[str, Any]) -> serve.Application:
     gateway = _deployment(serve.ingress()(Ingress), "gateway", 1, max_ongoing=settings.queue + 1000)
     return gateway.bind(
         folder,
+        manifest,
+        list_generations(folder),
         encoders,
         retriever.bind(folder, experiment.index.candidates),
         reranker.bind(folder, tuple(manifest["modalities"])),

@@ -27,10 +27,7 @@ class Encoder(Worker):
 
         super().__init__(generation.name, f"{self.modality}-encoder")
         self.featurizer = Featurizer.load(generation / "featurizer")
-        model = load_model(generation / "model")
-        for other in set(model.encoders) - {self.modality}:
-            del model.encoders[other]  # this replica never runs them
-        self._model = model
+        self._model = load_model(generation / "model", (self.modality,))
 
     def encode(self, values: list[Any]) -> list[np.ndarray]:
         """Featurized values → float32 [D] each, in one forward pass."""

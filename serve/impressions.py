@@ -14,13 +14,13 @@ class ImpressionLog:
 
     def __init__(
         self,
-        send: Callable[[list[dict[str, Any]]], Awaitable[object]],
+        send: Callable[[list[dict[str, Any]]], Awaitable[Any]],
         capacity: int = 10_000,
         retry_seconds: float = 0.5,
     ):
         """
         Args:
-            send: writes a list of impressions durably, or raises.
+            send: writes a list of impressions durably (store.AddResult), or raises.
             capacity: impressions that may wait; the oldest give way (and are counted in the log).
             retry_seconds: pause after a failed write.
         """
@@ -47,7 +47,11 @@ class ImpressionLog:
         while self._waiting:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), 500))]
             try:
-                await self._send(group)
+                result = await self._send(group)
+                if result.rejected:
+                    log.error(
+                        "%d impressions refused, the first: %s", len(result.rejected), result.rejected[0]["reason"]
+                    )
             except Exception:
                 log.warning("impressions could not be written", exc_info=True)
                 if self._closing:

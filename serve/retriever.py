@@ -38,8 +38,7 @@ class RetrieverDeployment(Worker):
         super().__init__(opened.id, "retriever")
         self._catalogue = opened.catalogue
         self._retriever = Retriever(opened.catalogue)
-        self._model = load_model(opened.model_folder)
-        del self._model.encoders  # the encoder deployments run them
+        self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
         self._candidates = candidates
         self._popularity = popularity(opened.catalogue.products)
 

@@ -110,7 +110,7 @@ def _compared(
     rivals = ["bm25"] if single is None else ["bm25", single]
     pairs = [(ours, rival) for ours in ("served", "fused") for rival in rivals]
     compared = compare(values, slices, [*pairs, ("served", "fused")], settings.bootstrap, seed)
-    return {"single": single, "slices": compared}
+    return {"single": single, "systems": compared[ALL]["systems"], "slices": compared}
 
 
 def _missing(
@@ -135,7 +135,7 @@ def _missing(
 def _histograms(values: Values, variant: dict, metric: str) -> dict[str, np.ndarray]:
     rivals = ["bm25"] if variant["single"] is None else ["bm25", variant["single"]]
     served = values["served"][metric]
-    return {f"{report.label('served')} − {report.label(rival)}": served - values[rival][metric] for rival in rivals}
+    return {f"{report.short('served')} − {report.short(rival)}": served - values[rival][metric] for rival in rivals}
 
 
 def _summary(metrics: dict, main: str) -> dict:

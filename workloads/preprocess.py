@@ -24,9 +24,9 @@ from fuserank.artifacts import run_stage, stage_folder, write_json
 from fuserank.config import Experiment, Media, Records, Table
 from fuserank.errors import ConfigError, StageError
 from fuserank.features.featurizer import FeatureSettings, Featurizer
+from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer, split_block
-from fuserank.features.table import feature_schema, feature_writer
 from fuserank.features.text import product_text
 from fuserank.records import events, products, queries
 from fuserank.records.label_queries import label_queries
@@ -229,6 +229,7 @@ def _map_blocks(worker: RowFeaturizer, staged: pa.Table, block_rows: int) -> Ite
     size = max(1, min(block_rows, math.ceil(staged.num_rows / (2 * cpus))))
     blocks = [ray.put(staged.slice(start, size).combine_chunks()) for start in range(0, staged.num_rows, size)]
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its bars are off
     dataset = ray.data.from_arrow_refs(blocks)  # type: ignore[arg-type]  # references to tables
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False  # ours, below

@@ -53,10 +53,12 @@ def evaluate_recommendation(
     values: Values = {name: rank_values(found, experiment.evaluate.k) for name, found in ranks.items()}
     pairs = [("recommender", "neighbours"), ("recommender", "popularity")]
     every = {ALL: np.ones(len(users), dtype=bool)}
+    compared = compare(values, every, pairs, experiment.evaluate.bootstrap, experiment.seed)
     figures = {
         "users": len(users),
         "left_out": len(sequences) - len(users),
-        "slices": compare(values, every, pairs, experiment.evaluate.bootstrap, experiment.seed),
+        "systems": compared[ALL]["systems"],
+        "slices": compared,
     }
     per_user = [
         pa.table({"system": [name] * len(users), "user_id": users, "rank": ranks[name], **metrics})

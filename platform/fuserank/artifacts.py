@@ -25,12 +25,15 @@ STARTED = "started.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """What makes a stage stale: config sections (dotted), upstream stages and the packages of fuserank it uses."""
+    """What makes a stage stale: config sections (dotted), upstream stages and code (folders, files)."""
 
     sections: tuple[str, ...]
     upstream: tuple[str, ...]
     code: tuple[str, ...]
 
+
+_LEARNING = ("models", "losses", "training", "feedback/sequences.py", "evaluation/metrics.py")
+_TUNE_READS = ("batch_size", "positives", "sequences", "warmup", "weight_decay", "clip", "precision")
 
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
@@ -39,12 +42,12 @@ STAGES: dict[str, Stage] = {
         ("seed", "pretrain", "encoders", "fusion.width"), ("preprocess",), ("models", "losses", "training")
     ),
     "tune": Stage(
-        ("seed", "encoders", "fusion", "loss", "train.sequences", "tune"),
+        ("seed", "encoders", "fusion", "loss", *(f"train.{key}" for key in _TUNE_READS), "tune"),
         ("pretrain",),
-        ("models", "losses", "training"),
+        _LEARNING,
     ),
-    "train": Stage(("seed", "encoders", "fusion", "loss", "train"), ("pretrain",), ("models", "losses", "training")),
-    "index": Stage(("index",), ("preprocess", "train"), ("retrieval", "models", "features")),
+    "train": Stage(("seed", "encoders", "fusion", "loss", "train"), ("pretrain",), _LEARNING),
+    "index": Stage(("index", "evaluate.hidden_text"), ("preprocess", "train"), ("retrieval", "models", "features")),
     "evaluate": Stage(("evaluate", "seed"), ("index",), ("evaluation", "retrieval", "models")),
     "feedback": Stage((), ("index",), ("feedback", "store")),
 }
@@ -75,11 +78,14 @@ def read_manifest(experiment: Experiment, stage: str) -> dict | None:
     """The stage's manifest, or None if it has not finished."""
     file = stage_path(experiment, stage) / MANIFEST
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError:
-        raise StageError(f"{file} is not readable JSON.", f"Remove it and run `fuserank {stage}` again.") from None
+    except ValueError:  # not JSON, or not even text
+        manifest = None
+    if not isinstance(manifest, dict) or "digest" not in manifest:
+        raise StageError(f"{file} is not a readable manifest.", f"Remove it and run `fuserank {stage}` again.")
+    return manifest
 
 
 def write_json(path: Path, value: object) -> None:
@@ -96,7 +102,7 @@ def write_json(path: Path, value: object) -> None:
 def _code_digest(parts: tuple[str, ...]) -> str:
     root, digest = Path(__file__).parent, hashlib.sha256()
     for part in parts:
-        for file in sorted((root / part).rglob("*.py")):
+        for file in [root / part] if (root / part).is_file() else sorted((root / part).rglob("*.py")):
             digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 

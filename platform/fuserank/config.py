@@ -55,7 +55,7 @@ class Table(Section):
 
 
 class Media(Section):
-    """Where pictures or sounds lie: a folder or a zip file below records.root; the mapped column holds paths inside it."""
+    """Where pictures or sounds lie: a folder or zip file below records.root; the mapped column holds paths in it."""
 
     source: str
 
@@ -159,6 +159,12 @@ class TextEncoder(Section):
     pooling: Literal["mean", "cls"] = "mean"
     adaptation: Adaptation = "full"
 
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "TextEncoder":
+        if self.model is None and self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} must be a multiple of heads {self.heads}")
+        return self
+
 
 class ImageEncoder(Section):
     """M_V: a torchvision classification backbone by name, weights from a local safetensors file if given."""
@@ -171,7 +177,7 @@ class ImageEncoder(Section):
 class AudioEncoder(Section):
     """M_A: a log-mel convolutional encoder."""
 
-    channels: Positive = 48
+    channels: Annotated[int, Field(gt=0, multiple_of=4)] = 48  # normalised in groups of 4
     adaptation: Adaptation = "full"
 
 
@@ -217,7 +223,7 @@ class Fusion(Section):
     """How one product's modality vectors become one vector."""
 
     kind: FusionKind = "gated"
-    width: Positive = 128  # D: every modality is projected to it
+    width: Annotated[int, Field(gt=0, multiple_of=4)] = 128  # D: every modality is projected to it; 4 attention heads
     modality_dropout: Fraction = 0.2  # chance that training hides one present modality (never the last)
 
 
@@ -232,13 +238,18 @@ class LossWeights(Section):
     fused: Weight = 1.0
     align: Weight = 0.2
 
+    @model_validator(mode="after")
+    def _something(self) -> "LossWeights":
+        if not any(self.model_dump().values()):
+            raise ValueError("at least one loss weight must be above 0")
+        return self
+
 
 class Loss(Section):
     """The ranking and alignment losses."""
 
     weights: LossWeights = LossWeights()
     temperature: Annotated[float, Field(gt=0)] = 0.07  # where it starts; it is learnt
-    label_smoothing: Fraction = 0.0
 
 
 class Train(Section):
@@ -334,6 +345,14 @@ class Experiment(Section):
     serve: Serve = Serve()
     tracking: Tracking = Tracking()
 
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Experiment":
+        if (recommender := self.encoders.recommender) is not None and self.fusion.width % recommender.heads:
+            raise ValueError(
+                f"fusion.width {self.fusion.width} must be a multiple of encoders.recommender.heads {recommender.heads}"
+            )
+        return self
+
     @property
     def run(self) -> Path:
         """The run's folder."""
@@ -358,8 +377,18 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _nearest(path: str) -> str:
-    match = difflib.get_close_matches(path, keys(), n=1, cutoff=0.4)
-    return f"Did you mean `{match[0]}`?" if match else "See docs/CONFIG.md for every key."
+    """Which key was meant: the nearest sibling, the same name in another section, or else what the section has."""
+    known = [key for key in keys() if key != path]
+    parent, _, leaf = path.rpartition(".")
+    siblings = [key for key in known if key.rpartition(".")[0] == parent]
+    alike = difflib.get_close_matches(leaf, [key.rpartition(".")[2] for key in siblings], n=1, cutoff=0.6)
+    elsewhere = [key for key in known if key.rpartition(".")[2] == leaf]
+    if alike:
+        return f"Did you mean `{f'{parent}.{alike[0]}'.lstrip('.')}`?"
+    if match := difflib.get_close_matches(path, elsewhere, n=1, cutoff=0.0):
+        return f"Did you mean `{match[0]}`?"
+    names = ", ".join(key.rpartition(".")[2] for key in siblings)
+    return f"{f'`{parent}`' if parent else 'An experiment'} has {names}." if names else "See docs/CONFIG.md."
 
 
 def validate(values: dict) -> Experiment:
@@ -376,7 +405,8 @@ def validate(values: dict) -> Experiment:
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"unknown config key `{path}`.", _nearest(path)) from None
         detail = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"config key `{path or 'experiment'}`: {detail} (got {first['input']!r:.80}).") from None
+        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r:.80})"
+        raise ConfigError(f"config key `{path or 'experiment'}`: {detail}{got}.") from None
 
 
 def load(path: str | os.PathLike, sets: list[str] | None = None) -> Experiment:
@@ -406,6 +436,14 @@ def _apply(values: dict, item: str) -> None:
     path = path.strip()
     if not equals or not path:
         raise ConfigError(f"--set {item!r} is not key=value.", "Write e.g. --set fusion.kind=concat.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {path}: the value is not valid YAML: {error}") from None
+    _put(values, path, value)
+
+
+def _put(values: dict, path: str, value: Any) -> None:
     *parents, leaf = path.split(".")
     node = values
     for part in parents:
@@ -413,11 +451,8 @@ def _apply(values: dict, item: str) -> None:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {path}: `{part}` is not a section.", _nearest(path))
-    try:
-        node[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {path}: the value is not valid YAML: {error}") from None
+            raise ConfigError(f"cannot set `{path}`: `{part}` is a value, not a section.", _nearest(path))
+    node[leaf] = value
 
 
 def dump(experiment: Experiment, path: str | os.PathLike) -> None:
@@ -430,11 +465,5 @@ def update(experiment: Experiment, sets: dict[str, Any]) -> Experiment:
     """A copy with dotted paths replaced, validated anew."""
     values = experiment.model_dump(mode="json")
     for path, value in sets.items():
-        *parents, leaf = path.split(".")
-        node = values
-        for part in parents:
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        node[leaf] = value
+        _put(values, path, value)
     return validate(values)

@@ -81,6 +81,7 @@ async function ask(waiting, question, words) {
 function search() {
   const text = $("text").value.trim();
   if (!text && !picture) return say("Type something, or choose a picture.");
+  history.replaceState(null, "", text ? `?q=${encodeURIComponent(text)}` : "/"); // a search can be shared and reloaded
   const body = { limit: 24, user_id: user, session_id: session };
   if (text) body.text = text;
   if (picture) body.image = picture;
@@ -141,5 +142,9 @@ addEventListener("drop", (event) => {
   choose(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
-say("Search by words, drop a picture anywhere, or do both.");
-recommend();
+$("text").value = new URLSearchParams(location.search).get("q") || "";
+if ($("text").value) search();
+else {
+  say("Search by words, drop a picture anywhere, or do both.");
+  recommend();
+}

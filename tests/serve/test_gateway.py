@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from fuserank.config import Experiment
 from fuserank.models.checkpoint import load_model
+from fuserank.records.schema import EVENT_TYPES
 from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from fuserank.store.database import Database
@@ -89,7 +90,7 @@ def test_filters_paging_and_exclusion(client: TestClient, experiment: Experiment
     everything = ids(client.post("/v1/search", json=body).json())
     assert set(everything) == wanted
     pages = [ids(client.post("/v1/search", json=body | {"limit": 3, "offset": o}).json()) for o in range(0, 30, 3)]
-    assert sum(pages, []) == everything
+    assert [hit for page in pages for hit in page] == everything
     left = ids(client.post("/v1/search", json=body | {"exclude": everything[:2]}).json())
     assert left == everything[2:]
 
@@ -276,8 +277,8 @@ def test_health_generations_and_documents(client: TestClient):
     paths = {path for path in contract["paths"] if path.startswith("/v1/")}
     assert {"/v1/search", "/v1/recommend", "/v1/events", "/v1/generations"} <= paths
     event = contract["paths"]["/v1/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert event["items"] == {"$ref": "#/components/schemas/EventIn"}
-    assert "EventIn" in contract["components"]["schemas"]
+    assert event["items"]["properties"]["type"]["enum"] == list(EVENT_TYPES)
+    assert event["items"]["required"] == ["type", "product_id"]
 
 
 def test_the_storefront_needs_nothing_from_elsewhere(client: TestClient):

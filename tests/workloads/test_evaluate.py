@@ -7,83 +7,33 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fuserank import config
 from fuserank.errors import InputError
 from fuserank.evaluation.metrics import id_metrics
-from fuserank.features.featurizer import Featurizer
-from fuserank.features.table import feature_schema, feature_writer
-from fuserank.records.schema import EVENT, JUDGMENT, QUERY
 from fuserank.retrieval.generation import current_generation
 from workloads import evaluate
 
-SERVE_SHOP = Path(__file__).resolve().parents[1] / "serve" / "shop.py"
 
-
-@pytest.fixture(scope="module")
-def shop() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny_shop", SERVE_SHOP)
+def load(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tests_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_shop"] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def write_preprocess(root: Path, shop: ModuleType, split: str = "evaluation") -> None:
-    """Twenty queries "colour kind": by text, by picture, or both; every third is of another split."""
-    folder = root / "tiny" / "preprocess"
-    featurizer = Featurizer.load(root / "featurizer")
-    queries, judgments, features = [], [], []
-    products = shop.products(folder / "media").to_pylist()
-    for number, (colour, kind) in enumerate((c, k) for c in shop.COLOURS for k in shop.KINDS):
-        query_id, by_picture = f"q{number:02d}", number % 4 == 1
-        words = None if number % 8 == 1 else f"{colour} {kind}"
-        queries.append(
-            {
-                "query_id": query_id,
-                "text": words,
-                "image": products[number]["images"][0] if by_picture and products[number]["images"] else None,
-                "split": "training" if number % 3 == 2 else split,
-                "group": "seen" if number % 2 else "unseen",
-            }
-        )
-        for product in products:
-            match = (colour in product["title"]) + (kind in product["title"])
-            if kind in product["title"]:
-                judgments.append({"query_id": query_id, "product_id": product["product_id"], "grade": float(match)})
-        picture = featurizer.image(shop.picture(colour)).tobytes() if queries[-1]["image"] else None
-        tokens = featurizer.text([words])[0] if words else None
-        features.append({"query_id": query_id, "tokens": tokens, "image": picture, "audio": None, "price": None})
-    pq.write_table(pa.Table.from_pylist(queries, QUERY), folder / "queries.parquet")
-    pq.write_table(pa.Table.from_pylist(judgments, JUDGMENT), folder / "judgments.parquet")
-    schema = feature_schema("query_id", featurizer.settings)
-    with feature_writer(folder / "query_features.parquet", schema) as out:
-        out.write_table(pa.Table.from_pylist(features, schema))
-    events = [
-        {
-            "event_id": f"e{user}-{step}",
-            "type": "click",
-            "user_id": f"u{user}",
-            "product_id": products[(user * 3 + step * 4) % 39]["product_id"],
-            "timestamp": step * 1000,
-        }
-        for user in range(12)
-        for step in range(1 + user % 6)
-    ]
-    pq.write_table(pa.Table.from_pylist(events, EVENT), folder / "events.parquet")
-    (folder / "manifest.json").write_text(json.dumps({"digest": "made by a test"}))
+tiny = load(Path(__file__).with_name("tiny.py"))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, shop):
+def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluate")
-    experiment = config.update(shop.build_run(root), {"evaluate.bootstrap": 200, "evaluate.examples": 3})
-    write_preprocess(root, shop)
+    experiment = config.update(tiny.build_run(root), {"evaluate.bootstrap": 200, "evaluate.examples": 3})
     return experiment, evaluate.run(experiment), root / "tiny"
 
 
@@ -163,8 +113,7 @@ def test_a_second_run_is_skipped_and_gives_the_same(finished):
     assert evaluate.run(experiment) == manifest
 
 
-def test_no_evaluation_query_is_named(tmp_path, shop):
-    experiment = shop.build_run(tmp_path)
-    write_preprocess(tmp_path, shop, split="validation")
+def test_no_evaluation_query_is_named(tmp_path):
+    experiment = tiny.build_run(tmp_path, held_out="validation")
     with pytest.raises(InputError, match="no query is in the evaluation split"):
         evaluate.run(experiment)

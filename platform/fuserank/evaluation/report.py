@@ -1,8 +1,9 @@
 """Lays out the evaluation's numbers, plots and examples as a page. Reads the dict of metrics.json; writes nothing.
 
-Layout of that dict: "run" {name, generation, products, queries, left_out, k, recall_k, samples, seed, single},
-"variants" {variant: {"systems": …, "slices": compare(…), "missing": {system: {group: interval}}}},
-"recommendation" {"users", "left_out", "slices": compare(…)} or None.
+Layout of that dict: "run" {name, generation, products, queries, left_out, k, recall_k, relevant, samples, seed},
+"variants" {variant: {"single": the best modality alone, "systems": {system: {metric: interval}} over all queries,
+"slices": compare(…), "missing": {system: {group: interval}}}}, "recommendation" {"users", "left_out", "systems",
+"slices": compare(…)} or None. An interval is {"mean", "low", "high", "n"}, null where too few queries count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,11 @@ TITLES = {"ndcg": "nDCG", "mrr": "MRR", "hr": "HR"}
 def label(system: str) -> str:
     """What a system is called in tables."""
     return LABELS.get(system, system)
+
+
+def short(system: str) -> str:
+    """The same without its explanation."""
+    return label(system).partition(" (")[0]
 
 
 def title(metric: str) -> str:
@@ -67,7 +73,7 @@ def build(
         name = f"systems-{variant.replace(' ', '-')}.png"
         systems = list(overall["systems"])
         series = {title(metric): [overall["systems"][system][metric] for system in systems] for metric in shown}
-        images[name] = plots.bars([label(system).partition(" (")[0] for system in systems], series, f"Search, {variant}")
+        images[name] = plots.bars([short(system) for system in systems], series, f"Search, {variant}")
         page.plot(images[name], f"Means with 95 % intervals, {variant}.")
         name = f"differences-{variant.replace(' ', '-')}.png"
         images[name] = plots.histogram(dict(histograms[variant]), title(shown[0]))
@@ -91,8 +97,8 @@ def build(
 def _opening(page: Page, run: Mapping) -> None:
     page.text(
         f"{run['queries']} evaluation queries over all {run['products']} products of the evaluation catalogue, "
-        f"generation {run['generation']}. Brackets: 95 % bootstrap intervals over queries "
-        f"({run['samples']} resamples, seed {run['seed']}). Differences are paired: both systems are measured on the same resampled queries."
+        f"generation {run['generation']}. Brackets: 95 % bootstrap intervals over queries ({run['samples']} "
+        f"resamples, seed {run['seed']}). Differences are paired: both systems are measured on the same resamples."
     )
     if run["left_out"]:
         page.text(f"{run['left_out']} queries have no relevant product in the catalogue and are left out.", "soft")
@@ -108,7 +114,7 @@ def _systems(page: Page, systems: Mapping, shown: Sequence[str]) -> None:
 
 def _differences(page: Page, differences: Sequence[Mapping], shown: Sequence[str]) -> None:
     rows = [
-        [f"{label(row['a'])} − {label(row['b'])}", *(difference(row[metric]) for metric in shown)]
+        [f"{short(row['a'])} − {short(row['b'])}", *(difference(row[metric]) for metric in shown)]
         for row in differences
     ]
     if rows:
@@ -120,7 +126,7 @@ def _slices(page: Page, slices: Mapping, metric: str) -> None:
     if len(slices) < 2:
         return
     systems = list(slices[ALL]["systems"])
-    pairs = [f"{label(row['a'])} − {label(row['b'])}" for row in slices[ALL]["differences"][:2]]
+    pairs = [f"{short(row['a'])} − {short(row['b'])}" for row in slices[ALL]["differences"][:2]]
     rows = []
     for name, found in slices.items():
         count = next(iter(found["systems"].values()))[metric]["n"]
@@ -129,7 +135,7 @@ def _slices(page: Page, slices: Mapping, metric: str) -> None:
         cells += [difference(row[metric]) for row in found["differences"][:2]]
         rows.append(cells)
     page.text(f"{title(metric)} by slice of the queries (n = queries counted):", "soft")
-    page.table(["slice", "n", *map(label, systems), *pairs], rows)
+    page.table(["slice", "n", *map(short, systems), *pairs], rows)
 
 
 def _missing(page: Page, missing: Mapping, recall_k: int) -> None:

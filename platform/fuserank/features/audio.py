@@ -42,7 +42,8 @@ def decode_audio(data: bytes, rate: int, seconds: float) -> np.ndarray:
     except MediaError:
         raise
     except Exception as error:  # libsndfile's errors are RuntimeErrors, a damaged header can give others
-        raise MediaError(f"unreadable sound: {type(error).__name__} {error}") from None
+        detail = getattr(error, "error_string", error)  # without the stream's address, which differs from run to run
+        raise MediaError(f"unreadable sound: {type(error).__name__} {detail}") from None
     if len(samples) == 0:
         raise MediaError("empty sound: no samples")
     mono = np.nan_to_num(samples.mean(axis=1), posinf=1.0, neginf=-1.0)

@@ -21,7 +21,11 @@ FILE = "features.json"
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What decides the features' shapes. Pixels are (height, width), rate is Hz, price edges are natural logs."""
+    """What decides the features. Pixels are (height, width), rate is Hz, price edges are natural logs.
+
+    Raises:
+        ConfigError: a text field that does not exist or holds labels.
+    """
 
     text_fields: tuple[str, ...] = ("title", "brand", "category", "description")
     text_tokens: int = 32
@@ -36,6 +40,9 @@ class FeatureSettings:
     vocabulary: int = 0
     special_tokens: dict[str, str] = field(default_factory=dict)  # of a borrowed tokenizer, by role
 
+    def __post_init__(self) -> None:
+        text.check_fields(self.text_fields)
+
     @property
     def frames(self) -> int:
         """Length of the log-mel spectrogram's time axis."""
@@ -46,7 +53,6 @@ class Featurizer:
     """Turns text, pictures, sounds and prices into arrays. Small, picklable, without torch."""
 
     def __init__(self, tokenizer: Tokenizer, settings: FeatureSettings):
-        text.check_fields(settings.text_fields)
         tokenizer.no_padding()
         tokenizer.enable_truncation(settings.text_tokens)
         self._tokenizer = tokenizer

@@ -8,7 +8,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fuserank.errors import MediaError
 
@@ -42,6 +42,8 @@ def decode_image(data: bytes, size: tuple[int, int], max_pixels: int) -> np.ndar
                 return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
     except MediaError:
         raise
+    except UnidentifiedImageError:  # its message holds the stream's address, which differs from run to run
+        raise MediaError(f"unreadable picture: not one of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise MediaError(f"picture too large: {error}") from None
     except MemoryError:

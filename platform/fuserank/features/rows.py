@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fuserank.errors import MediaError
 from fuserank.features.featurizer import Featurizer
-from fuserank.features.table import feature_schema
+from fuserank.features.layout import feature_schema
 from fuserank.records.media import MediaSource, store
 from fuserank.records.schema import PRODUCT
 

@@ -1,7 +1,6 @@
 """Features of a whole catalogue (or query set): written by preprocess as Parquet, opened for training as flat arrays.
 
-Columns: an id (`product_id` or `query_id`), `tokens` list<int32>, `image` raw uint8 H·W·3 RGB, `audio` raw float16
-mels·frames, `price` float32 log-price; null where the modality is missing. Shapes travel in the file's metadata.
+The file's columns are described in `layout`.
 Legend: N rows, M modalities in MODALITIES order, B rows of a batch.
 """
 
@@ -17,43 +16,8 @@ from torch import Tensor
 
 from fuserank.errors import InputError
 from fuserank.features.batch import image_batch, pad_tokens
-from fuserank.features.featurizer import FeatureSettings
+from fuserank.features.layout import COLUMNS, SHAPES_KEY
 from fuserank.records.schema import MODALITIES
-
-COLUMNS = {"text": "tokens", "image": "image", "audio": "audio", "price": "price"}
-_KEY = b"fuserank.shapes"
-
-
-def feature_schema(identifier: str, settings: FeatureSettings) -> pa.Schema:
-    """Arrow schema of a features file whose id column is `identifier`."""
-    shapes = {
-        "image": [*settings.image_size, 3],
-        "audio": [settings.mels, settings.frames],
-        "pad_id": settings.pad_id,
-    }
-    return pa.schema(
-        [
-            pa.field(identifier, pa.string(), nullable=False),
-            ("tokens", pa.list_(pa.int32())),
-            ("image", pa.binary()),
-            ("audio", pa.binary()),
-            ("price", pa.float32()),
-        ],
-        metadata={_KEY: json.dumps(shapes).encode()},
-    )
-
-
-def feature_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet writer for features: pixels and spectrograms stored plain, so that opening only copies."""
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression={  # type: ignore[arg-type]  # pyarrow takes one codec per column
-            name: "NONE" if name in ("image", "audio") else "ZSTD" for name in schema.names
-        },
-        use_dictionary=False,
-        write_statistics=False,
-    )
 
 
 class FeatureTable:
@@ -96,7 +60,7 @@ class FeatureTable:
         """
         try:
             file = pq.ParquetFile(path, memory_map=True)
-            shapes = json.loads(file.schema_arrow.metadata[_KEY])
+            shapes = json.loads(file.schema_arrow.metadata[SHAPES_KEY])
         except (OSError, KeyError, TypeError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} is not a features file: {error}", "Run `fuserank preprocess` first.") from None
         identifier, rows = file.schema_arrow.names[0], file.metadata.num_rows

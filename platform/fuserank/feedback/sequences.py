@@ -50,7 +50,7 @@ def pad_history(sequences: list[dict[str, np.ndarray]], length: int) -> dict[str
     """The last `length` events of each sequence, oldest first, padded on the right.
 
     Returns:
-        `rows` int64 (0 where padded), `types` int64, `gaps` float32 (seconds since the event before), `mask` bool: [U, T].
+        `rows` int64 (0 if padded), `types` int64, `gaps` float32 (seconds since the event before), `mask` bool: [U, T].
     """
     shape = (len(sequences), length)
     out = {

@@ -1,5 +1,5 @@
-"""Masked language modelling (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): 15 % of the tokens are predicted; of
-these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay."""
+"""Masked language modelling (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): 15 % of the tokens are predicted;
+of these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay."""
 
 import torch
 from torch import Tensor

@@ -6,8 +6,8 @@ negatives only, never with another positive (so equals are not pushed apart):
     L_t = mean over positives p of  −log( e^{s_p/τ} / (e^{s_p/τ} + Σ_{n: g_n < t} e^{s_n/τ}) )
 
 weighted by the level's gain 2^t − 2^(t−1), the share of nDCG's gain that reaching t adds. Per level this is the
-multi-positive contrastive loss of Khosla et al. 2020 (https://arxiv.org/abs/2004.11362, L_out) with positives left out of
-the denominator as in van den Oord et al. 2018 (https://arxiv.org/abs/1807.03748).
+multi-positive contrastive loss of Khosla et al. 2020 (https://arxiv.org/abs/2004.11362, L_out) with positives left out
+of the denominator as in van den Oord et al. 2018 (https://arxiv.org/abs/1807.03748).
 """
 
 import torch
@@ -32,7 +32,7 @@ def ranking_loss(scores: Tensor, grades: Tensor, valid: Tensor | None = None) ->
 
 def _directed(scores: Tensor, grades: Tensor, valid: Tensor) -> Tensor:
     scores = scores.float()
-    total, weight = scores.new_zeros(()), 0.0
+    total, weight = scores.sum() * 0, 0.0  # a zero that has a gradient
     levels = [level for level in torch.unique(grades[valid]).tolist() if level > 0]
     below = 0.0
     for level in levels:

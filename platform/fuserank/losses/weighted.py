@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 
@@ -10,7 +11,9 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 
     Raises:
         KeyError: a loss has no weight.
+        ValueError: no loss has a weight above 0.
     """
-    if not losses:
+    terms = [weights[name] * loss for name, loss in losses.items() if weights[name] > 0]
+    if not terms:
         raise ValueError("no loss to sum: every head is switched off; give at least one loss weight above 0.")
-    return sum((weights[name] * loss for name, loss in losses.items() if weights[name] > 0), start=0.0)  # type: ignore[return-value]
+    return torch.stack(terms).sum()

@@ -1,5 +1,6 @@
 """Builds the fused model from the config and the numbers of the features, or again from its own description."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -44,16 +45,26 @@ def build_model(
     return FusedModel(modules, fusion.width, fusion.kind, description, numbers)
 
 
-def rebuild_model(description: dict[str, Any]) -> FusedModel:
-    """The model of that description with fresh weights; nothing is fetched from anywhere."""
-    parts = description["encoders"]
-    modules: dict[str, nn.Module] = {}
-    if "text" in parts:
-        modules["text"] = TextEncoder(parts["text"]["architecture"], parts["text"]["pooling"])
-    if "image" in parts:
-        modules["image"] = ImageEncoder(parts["image"]["model"], None, parts["image"]["architecture"])
-    if "audio" in parts:
-        modules["audio"] = AudioEncoder(**parts["audio"])
-    if "price" in parts:
-        modules["price"] = PriceEncoder(**parts["price"])
+def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None = None) -> FusedModel:
+    """The model of that description with fresh weights; nothing is fetched from anywhere.
+
+    Args:
+        absent: modality → width of encoders that are not to be built, because this process never runs them.
+    """
+    parts, without = description["encoders"], absent or {}
+    makers: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+        "text": lambda part: TextEncoder(part["architecture"], part["pooling"]),
+        "image": lambda part: ImageEncoder(part["model"], None, part["architecture"]),
+        "audio": lambda part: AudioEncoder(**part),
+        "price": lambda part: PriceEncoder(**part),
+    }
+    modules = {m: Absent(without[m]) if m in without else make(parts[m]) for m, make in makers.items() if m in parts}
     return FusedModel(modules, description["width"], description["kind"], description, description["recommender"])
+
+
+class Absent(nn.Module):
+    """Holds the place of an encoder that this process never runs."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width

@@ -1,15 +1,19 @@
 """A model on disk: config.json (how to build it) and model.safetensors (its weights). Loading never unpickles."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fuserank.errors import ModelError
+from fuserank.errors import ConfigError, ModelError
 from fuserank.models.build import rebuild_model
 from fuserank.models.fused import FusedModel
+
+WEIGHTS = "model.safetensors"
 
 
 def save_weights(module: nn.Module, file: Path) -> None:
@@ -17,17 +21,18 @@ def save_weights(module: nn.Module, file: Path) -> None:
     save_file({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()}, file)
 
 
-def load_weights(module: nn.Module, file: Path) -> None:
-    """Load safetensors into a module.
+def load_weights(module: nn.Module, file: Path, without: tuple[str, ...] = ()) -> None:
+    """Load safetensors into a module, leaving out weights whose names begin with one of `without`.
 
     Raises:
         ModelError: the file is missing, damaged or made for another model.
     """
     try:
-        module.load_state_dict(load_file(file))
+        weights = load_file(file)
+        module.load_state_dict({name: weights[name] for name in weights if not name.startswith(without or ("\0",))})
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(
-            f"weights {file} do not load: {str(error).splitlines()[0]}", "Train again with the present config."
+            f"weights {file} do not load: {' '.join(str(error).split())[:300]}", "Train again with the present config."
         ) from error
 
 
@@ -35,11 +40,15 @@ def save_model(model: FusedModel, folder: Path) -> None:
     """Write config.json and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(model.description, indent=1), encoding="utf-8")
-    save_weights(model, folder / "model.safetensors")
+    save_weights(model, folder / WEIGHTS)
 
 
-def load_model(folder: Path) -> FusedModel:
+def load_model(folder: Path, encoders: Collection[str] | None = None) -> FusedModel:
     """The model of a folder, in evaluation mode, on the CPU.
+
+    Args:
+        encoders: build these encoders only (a serving replica runs one or none, and building costs seconds and
+            memory); None for all.
 
     Raises:
         ModelError: no model there, or files that do not fit together.
@@ -49,6 +58,20 @@ def load_model(folder: Path) -> FusedModel:
         description = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ModelError(f"{file} cannot be read: {error}", "Run `fuserank train` first.") from error
-    model = rebuild_model(description)
-    load_weights(model, Path(folder) / "model.safetensors")
+    try:
+        absent = {} if encoders is None else _absent(Path(folder) / WEIGHTS, description, encoders)
+        model = rebuild_model(description, absent)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file} does not describe a fused model: {error!r}", "Run `fuserank train` again.") from error
+    load_weights(model, Path(folder) / WEIGHTS, tuple(f"encoders.{modality}." for modality in absent))
     return model.eval()
+
+
+def _absent(file: Path, description: dict[str, Any], encoders: Collection[str]) -> dict[str, int]:
+    """Modality → width of the encoders left out; the width is that of the layer norm that follows the encoder."""
+    try:
+        with safe_open(file, "pt") as weights:
+            names = {m: f"product_projection.{m}.0.weight" for m in description["encoders"] if m not in encoders}
+            return {m: weights.get_slice(name).get_shape()[0] for m, name in names.items()}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"weights {file} do not load: {error}", "Train again with the present config.") from error

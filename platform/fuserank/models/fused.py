@@ -1,6 +1,6 @@
 """The fused model: encoders → one vector a modality → one vector a product, and the same for a query.
 
-B batch · K candidates · M modalities · D width of a modality vector · E width of a fused vector · H width of an encoder.
+B batch · K candidates · M modalities · D width of a modality vector · E of a fused vector · H of an encoder's output.
 """
 
 import itertools
@@ -48,11 +48,20 @@ class FusedModel(nn.Module):
             {m: _projection(e.width, width) for m, e in encoders.items() if m in QUERYABLE}  # type: ignore[arg-type]
         )
         self.heads = nn.ModuleDict({m: nn.Linear(width, width) for m in self.modalities})
-        self.query_attention = nn.Linear(width, 1)
+        self.query_attention = nn.Linear(width, 1, bias=False)  # a softmax follows: a bias would change nothing
         self.query_kind = nn.Parameter(torch.zeros(len(self.modalities)))
         self.fusion = build_fusion(kind, len(self.modalities), width)
         self.out_width: int = self.fusion.out_width
         self.recommender = Recommender(self.out_width, **recommender) if recommender is not None else None
+
+    def train(self, mode: bool = True) -> "FusedModel":
+        """Training mode; an encoder without a trainable weight stays in evaluation mode, so that neither its dropout
+        nor its running statistics move what is frozen."""
+        super().train(mode)
+        for encoder in self.encoders.values():
+            if not any(p.requires_grad for p in encoder.parameters()):
+                encoder.eval()
+        return self
 
     def hidden(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encoder output [B, H]; inputs that already are one (`{"hidden": …}`, from a cache) pass through."""
@@ -75,15 +84,15 @@ class FusedModel(nn.Module):
         """The query as one unit vector [B, D]: its modalities weighed by a learned gate.
 
         Args:
-            weights: [B, M] the caller's own weights; they multiply the gate (1 leaves it alone, 0 leaves a modality out).
+            weights: [B, M] the caller's weights; they multiply the gate (1 changes nothing, 0 leaves a modality out).
         """
-        logits = self.query_attention(vectors)[..., 0] + self.query_kind
+        known = torch.where(mask[..., None], vectors, 0)
+        logits = self.query_attention(known)[..., 0] + self.query_kind
         if weights is not None:
             logits = logits + weights.clamp(min=1e-9).log()
             mask = mask & (weights > 0)
         gate = logits.masked_fill(~mask, float("-inf")).softmax(-1)
         gate = torch.where(mask, gate, 0)  # also where nothing is present and the softmax is undefined
-        known = torch.where(mask[..., None], vectors, 0)
         return F.normalize((gate[..., None] * known).sum(1), dim=-1)
 
     def query_heads(self, query: Tensor) -> Tensor:

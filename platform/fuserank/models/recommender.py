@@ -23,7 +23,7 @@ class Recommender(nn.Module):
         self.item = nn.Linear(item_width, width)
         self.event_type = nn.Embedding(len(EVENT_TYPES), width)
         self.gap = nn.Embedding(len(GAPS) + 1, width)
-        self.place = nn.Embedding(events, width)  # counted from the latest event backwards
+        self.place = nn.Embedding(events, width)  # counted from the oldest event shown
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
         )
@@ -43,7 +43,7 @@ class Recommender(nn.Module):
         length = items.shape[1]
         places = torch.arange(length, device=items.device)
         hidden = self.item(items) + self.event_type(types) + self.place(places)
-        hidden = self.drop(hidden + self.gap(torch.bucketize(gaps, self.boundaries)))
+        hidden = self.drop(hidden + self.gap(torch.bucketize(gaps.contiguous(), self.boundaries)))
         causal = torch.ones(length, length, dtype=torch.bool, device=items.device).triu(1)
         return self.out(self.layers(hidden, mask=causal, src_key_padding_mask=~mask))
 

@@ -107,7 +107,10 @@ def _number_text(value: str) -> str:
     if last < 0:
         return number
     whole, decimals = re.sub(r"[.,]", "", number[:last]), number[last + 1 :]
-    grouped = (number[last] == "," and len(decimals) == 3) or number.count(number[last]) > 1
+    repeated = number.count(number[last]) > 1
+    if repeated and not all(len(group) == 3 for group in number.split(number[last])[1:]):
+        return words  # a date or a version, not groups of thousands
+    grouped = repeated or (number[last] == "," and len(decimals) == 3)
     return f"{whole}{decimals}" if grouped else f"{whole or '0'}.{decimals}"
 
 

@@ -1,7 +1,7 @@
 """Random views of a batch of pictures, drawn from one generator so that a seed fixes them.
 
-Random resized crops and flips follow SimCLR (Chen et al. 2020, https://arxiv.org/abs/2002.05709); the hue is left alone,
-because the colour of a product is part of what it is.
+Random resized crops and flips follow SimCLR (Chen et al. 2020, https://arxiv.org/abs/2002.05709); the hue is left
+alone, because the colour of a product is part of what it is.
 """
 
 import torch
@@ -14,7 +14,7 @@ def views(pixels: Tensor, generator: torch.Generator, smallest: float = 0.75, li
 
     Args:
         smallest: the least side length of the crop, as a share of the picture's.
-        light: how much brightness and contrast vary.
+        light: how much the brightness varies.
     """
     batch = len(pixels)
     draw = torch.rand(6, batch, generator=generator)
@@ -29,4 +29,4 @@ def views(pixels: Tensor, generator: torch.Generator, smallest: float = 0.75, li
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     cropped = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
     bright = 1 + light * (2 * draw[5] - 1)
-    return (cropped * bright.view(-1, 1, 1, 1)).clamp(0, 255).to(torch.uint8)
+    return (cropped * bright.view(-1, 1, 1, 1)).round().clamp(0, 255).to(torch.uint8)

@@ -81,7 +81,7 @@ class Judgments:
         part = slice(start[row], start[row + 1])
         if part.start == part.stop:
             return None
-        gain = np.cumsum(2.0 ** grade[part] - 1)
+        gain = np.cumsum(2.0 ** grade[part] - 1, dtype=np.float64)  # float32 could round a draw up to the total
         return int(other[part][np.searchsorted(gain, random.random() * gain[-1], side="right")])
 
 
@@ -121,7 +121,7 @@ class RankingData:
         Args:
             product_rows, query_rows: the rows this split may use.
             columns: place of each of `modalities` in the tables' masks.
-            histories: arrays [U, T] of product rows, types, gaps and mask (feedback/history.py), or None.
+            histories: arrays [U, T] of product rows, types, gaps and mask (feedback/sequences.py), or None.
         """
         self.products, self.queries, self.judgments = products, queries, judgments
         self.product_rows = product_rows[products.mask[product_rows][:, columns].any(1)]
@@ -131,8 +131,8 @@ class RankingData:
         self._usable[self.query_rows] = True
 
     def steps(self, batch_size: int) -> int:
-        """Steps an epoch: every product once."""
-        return max(1, len(self.product_rows) // batch_size)
+        """Steps an epoch: every product once, never more than `batch_size` at a time."""
+        return max(1, -(-len(self.product_rows) // batch_size))
 
     def epoch(
         self, epoch: int, seed: int, batch_size: int, positives: float, sequences: int, rank: int = 0, world: int = 1
@@ -145,10 +145,9 @@ class RankingData:
             rank, world: this worker and how many there are; each takes its share of every batch.
         """
         random = np.random.default_rng((seed, epoch))
-        order = random.permutation(self.product_rows)
+        parts = np.array_split(random.permutation(self.product_rows), self.steps(batch_size))
         users = np.arange(0) if self.histories is None else random.permutation(len(self.histories["rows"]))
-        for step in range(self.steps(batch_size)):
-            rows = order[step * batch_size : (step + 1) * batch_size]
+        for step, rows in enumerate(parts):
             draws = [self.judgments.draw("product", row, random) for row in rows]
             queries = np.unique([q for q in draws if q is not None and self._usable[q]]).astype(np.int64)
             extra = [self.judgments.draw("query", q, random) for q in random.permutation(queries)]

@@ -50,7 +50,7 @@ class Objective(nn.Module):
             losses["align"] = self._align(batch, hidden, vectors, mask)
         if model.recommender is not None and batch.history and self.weights["recommend"] > 0:
             losses["recommend"] = self._recommend(batch, products, table)
-        return losses
+        return losses or dict.fromkeys(self.weights, products.sum() * 0)  # nothing to learn from in this batch
 
     def _ranking(self, batch: Batch, vectors: Tensor, mask: Tensor, products: Tensor) -> dict[str, Tensor]:
         model, losses = self.model, {}

@@ -46,7 +46,7 @@ def _fit(lists: Lists, steps: int, seed: int) -> Reranker:
     reranker = Reranker(lists.features.shape[2])
     known = lists.features[lists.mask]
     reranker.center.copy_(known.mean(0))
-    reranker.spread.copy_(known.std(0).clamp(min=1e-3))
+    reranker.spread.copy_(known.std(0, correction=0).clamp(min=1e-3))
     optimizer = torch.optim.AdamW(reranker.parameters(), lr=0.02, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

@@ -1,7 +1,7 @@
 """Self-supervised start of the encoders: masked language for text, two-view contrast for pictures.
 
-`pretrain_worker` is what the Ray Train worker of `pretrain` runs; each encoder's weights end as `<modality>.safetensors`
-in the last checkpoint.
+`pretrain_worker` is what the Ray Train worker of `pretrain` runs; each encoder's weights end as
+`<modality>.safetensors` in the last checkpoint.
 """
 
 import tempfile

@@ -26,7 +26,7 @@ class Validation:
     def score(
         self, model: FusedModel, device: torch.device, catalogue: tuple[Tensor, Tensor] | None = None
     ) -> dict[str, float]:
-        """nDCG@10 of the fused score and of each modality alone.
+        """nDCG@10 of the fused score and of each modality alone; empty where nothing relevant could be found.
 
         Args:
             catalogue: vectors and mask of all N products, where they are at hand already; else they are encoded.
@@ -48,6 +48,8 @@ class Validation:
             fused = model.query_vectors(asked, asked_mask) @ model.product_vectors(vectors, mask).T
             alone = model.modality_scores(asked, asked_mask, vectors, mask)
         model.train(training)
+        if not (grades > 0).any():
+            return {}
         found = {"ndcg@10": _ndcg(fused, grades)}
         for column, modality in enumerate(model.modalities):
             found[f"{modality}_ndcg@10"] = _ndcg(alone[..., column].nan_to_num(neginf=-1e9), grades)

@@ -36,7 +36,7 @@ def test_queries_and_judgments(tmp_path: Path) -> None:
         ("q2", "red shoes", None, "<red  shoes>"),
     ]
     assert aside.counts() == {"row: duplicate query_id": 1, "row: empty query": 1, "row: missing query_id": 1}
-    with pytest.raises(ConfigError, match="records.split.key"):
+    with pytest.raises(ConfigError, match=r"records\.split\.key"):
         read_queries(tmp_path, ["q.jsonl"], columns, aside, "title", str)
 
     (tmp_path / "j.csv").write_text(

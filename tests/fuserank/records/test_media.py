@@ -63,7 +63,7 @@ def test_damaged_member(tmp_path: Path) -> None:
 
 
 def test_missing_source_names_the_key(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="records.images.source"):
+    with pytest.raises(InputError, match=r"records\.images\.source"):
         MediaSource(tmp_path / "none.zip")
     (tmp_path / "no.zip").write_bytes(b"no zip")
     with pytest.raises(InputError, match="not a zip"):

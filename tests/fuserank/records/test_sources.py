@@ -96,14 +96,13 @@ def test_any_bytes_read_or_refused(tmp_path_factory: pytest.TempPathFactory, dat
     (root / f"x.{kind}").write_bytes(data)
     try:
         found = read(root, f"x.{kind}")
-    except InputError as error:
-        assert f"x.{kind}" in str(error)
-    else:
-        assert [position for _, position, _ in found] == list(range(len(found)))
+    except InputError:
+        return
+    assert [position for _, position, _ in found] == list(range(len(found)))
 
 
 def test_missing_folder_and_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="records.root"):
+    with pytest.raises(InputError, match=r"records\.root"):
         read(tmp_path / "nowhere", "x.csv")
     (tmp_path / "items.csv").write_bytes(encode("csv"))
     with pytest.raises(InputError, match=r"records\.root.*items\.csv"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fuserank.errors import ModelError
+from fuserank.models.encoders.hugging_face import build_backbone, fetch_backbone
 
 # Mean and spread of ImageNet's channels: what published torchvision weights expect.
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,13 +21,12 @@ def _torchvision(name: str) -> nn.Module:
 
     if name == "resnet10":
         return models.resnet.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1])
-    try:
-        return models.get_model(name, weights=None)
-    except ValueError:
+    if name.lower() not in models.list_models(module=models):  # classification only: no detectors, no segmentation
         raise ModelError(
-            f"image model {name!r} is neither a torchvision model nor a folder.",
+            f"image model {name!r} is neither a torchvision classification model nor a folder.",
             "Write e.g. resnet18, resnet50, vit_b_16, or the path of a saved Hugging Face vision model.",
-        ) from None
+        )
+    return models.get_model(name, weights=None)
 
 
 def _headless(backbone: nn.Module, name: str) -> int:
@@ -75,24 +75,23 @@ class ImageEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # the layout CPU and GPU convolutions are fastest in
 
     def _hugging_face(self, model: str, architecture: dict[str, Any] | None) -> tuple[nn.Module, int]:
-        from transformers import AutoConfig, AutoModel
-
-        if architecture is not None:
-            options = dict(architecture)
-            backbone = AutoModel.from_config(AutoConfig.for_model(options.pop("model_type"), **options))
-        else:
-            backbone = AutoModel.from_pretrained(model, use_safetensors=True)
-        self.architecture = backbone.config.to_dict()
-        width = getattr(backbone.config, "hidden_size", None) or backbone.config.hidden_sizes[-1]
+        backbone, self.architecture = fetch_backbone(model) if architecture is None else build_backbone(architecture)
+        width = self.architecture.get("hidden_size") or (self.architecture.get("hidden_sizes") or [None])[-1]
+        if width is None:
+            raise ModelError(f"model {model!r} tells no width (hidden_size).", "Choose a vision model, e.g. a ViT.")
         return backbone, int(width)
 
     def _load(self, weights: str) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             self.backbone.load_state_dict(load_file(weights))
-        except (OSError, RuntimeError) as error:
-            raise ModelError(f"image weights {weights} do not load: {str(error).splitlines()[0]}") from error
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ModelError(
+                f"image weights {weights} do not load: {' '.join(str(error).split())[:300]}",
+                "Give the safetensors file of this very model's state_dict, classifier included.",
+            ) from error
 
     def forward(self, pixels: Tensor) -> Tensor:
         scaled = (pixels.float() / 255 - self.mean) / self.spread

@@ -24,7 +24,7 @@ class PriceEncoder(nn.Module):
         super().__init__()
         self.width = width
         low, high = (boundaries[0], boundaries[-1]) if boundaries else (0.0, 1.0)
-        self.low, self.span = low, max(high - low, 1e-6)
+        self.low, self.span = low, high - low if high > low else 1.0  # one price only: the logarithm as it is
         self.register_buffer("boundaries", torch.tensor(boundaries, dtype=torch.float32), persistent=False)
         self.register_buffer("frequencies", math.pi * (1 + torch.arange(frequencies).float()), persistent=False)
         self.quantile = nn.Embedding(len(boundaries) + 1, width)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fuserank.errors import ModelError
+from fuserank.models.encoders.hugging_face import build_backbone, fetch_backbone
 
 
 def small_bert(vocabulary: int, layers: int, hidden: int, heads: int, tokens: int) -> dict[str, Any]:
-    """The Hugging Face config (as a dict) of a small BERT with `vocabulary` token ids and room for `tokens` positions."""
+    """Hugging Face config (as a dict) of a small BERT with `vocabulary` token ids and room for `tokens` positions."""
     return {
         "model_type": "bert",
         "vocab_size": vocabulary,
@@ -41,23 +41,12 @@ class TextEncoder(nn.Module):
             ModelError: the model cannot be loaded, or its config has no such architecture.
         """
         super().__init__()
-        from transformers import AutoConfig, AutoModel  # slow to import, so only where a text model is really built
-
         if pretrained is None:
-            options = dict(architecture)
-            config = AutoConfig.for_model(options.pop("model_type"), **options)
-            self.backbone = AutoModel.from_config(config)
+            self.backbone, self.architecture = build_backbone(architecture)
         else:
-            try:
-                self.backbone = AutoModel.from_pretrained(pretrained, use_safetensors=True)
-            except (OSError, ValueError) as error:
-                raise ModelError(
-                    f"text model {pretrained!r} cannot be loaded: {str(error).splitlines()[0]}",
-                    "Give a hub name while online, or the folder of a model saved with safetensors.",
-                ) from error
-        self.architecture = self.backbone.config.to_dict()
+            self.backbone, self.architecture = fetch_backbone(pretrained)
         self.pooling = pooling
-        self.width: int = self.backbone.config.hidden_size
+        self.width: int = self.architecture["hidden_size"]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # [B, T, H]

@@ -19,7 +19,8 @@ class AttentionFusion(SingleVectorFusion):
         self.heads = heads
         self.kind = nn.Parameter(torch.randn(modalities, width) * 0.02)
         self.token = nn.Parameter(torch.randn(heads, width // heads) * 0.02)
-        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)  # a bias would add the same to every modality's logit
+        self.value = nn.Linear(width, width)
         self.out = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )

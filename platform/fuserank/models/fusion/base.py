@@ -2,8 +2,8 @@
 
 B batch · M modalities · D width of one modality's vector · E width of the fused vector.
 
-A fusion turns a product's modality vectors into one vector [E] and a query into one vector [E]; their dot product is the
-score, so that any of them can be searched by a vector index. What lies in a masked slot never reaches the output.
+A fusion turns a product's modality vectors into one vector [E] and a query into one vector [E]; their dot product is
+the score, so that any of them can be searched by a vector index. What lies in a masked slot never reaches the output.
 """
 
 from abc import ABC, abstractmethod

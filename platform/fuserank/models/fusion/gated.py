@@ -13,7 +13,7 @@ from fuserank.models.fusion.late import Expected, product_vector, query_vector
 
 
 class GatedFusion(Fusion):
-    """score = Σ_slots w_s(query) g_s(product) q_s·v_s + Σ_missing w_m(query) c_m(query); slots are M modalities + 1 joint."""
+    """score = Σ_slots w_s(query) g_s(product) q_s·v_s + Σ_missing w_m(query) c_m(query); M modality slots + 1 joint."""
 
     def __init__(self, modalities: int, width: int):
         super().__init__()

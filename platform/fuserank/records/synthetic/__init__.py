@@ -1,0 +1,1 @@
+"""The generated shop: seeded products, pictures, speech, queries and behaviour (rules in docs/SHOP.md)."""

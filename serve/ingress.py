@@ -1,0 +1,46 @@
+"""The gateway as Ray Serve runs it: opens the generation, takes the handles of the other deployments, answers HTTP."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+
+from fuserank import artifacts, config
+from serve.chain import Chain
+from serve.documents import Documents
+from serve.gateway import Gateway
+from serve.routes import create_app
+
+
+class Ingress(Gateway):
+    """A gateway replica behind Ray's HTTP."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        generations: list[dict[str, Any]],
+        encoders: dict[str, DeploymentHandle],
+        retriever: DeploymentHandle,
+        reranker: DeploymentHandle,
+        feedback: DeploymentHandle,
+        settings: config.Serve,
+    ):
+        media = manifest.get("media")
+        super().__init__(
+            Chain(encoders, retriever, reranker, feedback.history),
+            feedback.add_events.remote,
+            feedback.add_impressions.remote,
+            Documents(folder / "products.parquet", Path(media) if media else None),
+            manifest["id"],
+            manifest["model"],
+            generations,
+            settings.max_limit,
+            settings.max_batch,
+            settings.queue,
+        )
+        self._max_body_bytes = settings.max_body_bytes
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # what serve.ingress() calls in the replica
+        return create_app(self, self._max_body_bytes, artifacts.metadata_version())

