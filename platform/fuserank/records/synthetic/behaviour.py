@@ -1,4 +1,4 @@
-"""Users of the generated shop: tastes; and their sessions of impressions, views, clicks and purchases that follow from them."""
+"""Users of the generated shop: tastes, and the sessions of impressions, views, clicks and purchases that follow."""
 
 import math
 import random
@@ -71,13 +71,14 @@ def make_events(products: list[Product], users: list[User], seed: int) -> Iterat
         liking = [math.exp(u) for u in utilities]
         to_taste = list(accumulate(liking))
         in_type = {kind: list(accumulate(liking[i] for i in by_type[kind])) for kind in user.types}
+        clicked: set[int] = set()
         times = sorted(draw.uniform(0, DAYS * 86_400_000) for _ in range(draw.randint(3, 6)))
         for session, offset in enumerate(times):
             kind = draw.choice(user.types)
             wish = (draw.choice(user.colours), draw.choice(user.patterns))
             now = START + int(offset)
             for page in range(draw.randint(1, 2)):
-                shown = _page(draw, by_type[kind], in_type[kind], to_taste, popularity, everyone)
+                shown = _page(draw, by_type[kind], in_type[kind], to_taste, popularity, everyone, clicked)
                 request = f"r{user.user_id[1:]}-{session}-{page}"
                 for position, row in enumerate(shown):
                     product = products[row]
@@ -87,6 +88,7 @@ def make_events(products: list[Product], users: list[User], seed: int) -> Iterat
                     chance = click_chance(utilities[row], interest, position)
                     types = ["impression"]
                     if draw.random() < chance:
+                        clicked.add(row)
                         types += ["click", "view"]
                         if draw.random() < 0.15 + 0.08 * utilities[row]:
                             types.append("add_to_cart")
@@ -103,8 +105,8 @@ def make_events(products: list[Product], users: list[User], seed: int) -> Iterat
                             "position": position,
                             "timestamp": now,
                         }
-                        if type_ == "purchase":
-                            event["value"] = product.true_price
+                        if type_ == "purchase" and product.price is not None:  # a hidden price stays hidden
+                            event["value"] = product.price
                         yield event
                         number += 1
                         now += draw.randint(800, 6000)
@@ -118,6 +120,7 @@ def _page(
     to_taste: list[float],
     popularity: list[float],
     everyone: range,
+    clicked: set[int],
 ) -> list[int]:
     """Half of what the session is about, a quarter to the user's taste, a quarter of what is popular; no product twice.
 
@@ -132,7 +135,8 @@ def _page(
             row = draw.choices(everyone, cum_weights=to_taste)[0]
         else:
             row = draw.choices(everyone, cum_weights=popularity)[0]
-        chosen[row] = None
+        if row not in clicked:  # what a user has turned to is not shown to them again
+            chosen[row] = None
     shown = list(chosen)
     draw.shuffle(shown)
     return shown

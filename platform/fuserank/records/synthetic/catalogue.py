@@ -17,7 +17,7 @@ from fuserank.records.synthetic.taxonomy import (
 )
 
 LACKING = 0.2
-"""Share of products that lack one of text, picture and price."""
+"""Share of products that lack one of text, picture and price, a third each."""
 SPOKEN = 0.35
 """Share of products with a spoken name."""
 
@@ -76,10 +76,10 @@ def make_products(count: int, seed: int) -> list[Product]:
     prices = [round(BASE_PRICE[kind] * draw.lognormvariate(0, 0.7), 2) for kind in types]
     tiers = _tiers(types, prices)
     identities = draw.sample(range(100_000, 1_000_000), count)
-    return [
-        _product(draw, f"p{identity}", kind, price, tier)
-        for identity, kind, price, tier in zip(identities, types, prices, tiers, strict=True)
-    ]
+    lacks = [("text", "image", "price")[i % 3] if i < LACKING * count else "" for i in range(count)]
+    draw.shuffle(lacks)
+    rows = zip(identities, types, prices, tiers, lacks, strict=True)
+    return [_product(draw, f"p{identity}", *values) for identity, *values in rows]
 
 
 def _tiers(types: list[str], prices: list[float]) -> list[str]:
@@ -92,7 +92,7 @@ def _tiers(types: list[str], prices: list[float]) -> list[str]:
     return tiers
 
 
-def _product(draw: random.Random, identity: str, kind: str, price: float, tier: str) -> Product:
+def _product(draw: random.Random, identity: str, kind: str, price: float, tier: str, lacks: str) -> Product:
     colour, pattern, shape, material = (draw.choice(list(table)) for table in (COLOURS, PATTERNS, SHAPES, MATERIALS))
     brand, thing = draw.choice(BRANDS), draw.choice(words("type", kind))
     stuff = draw.choice(words("material", material))
@@ -102,7 +102,6 @@ def _product(draw: random.Random, identity: str, kind: str, price: float, tier: 
     opening = draw.choice(OPENINGS).format(thing=draw.choice(words("type", kind)))
     made = "" if in_title else ", " + draw.choice(MADE).format(material=stuff)
     description = f"{opening}{made}. {draw.choice(CLOSINGS)}"
-    lacks = draw.choice(("text", "image", "price")) if draw.random() < LACKING else ""
     spoken = f"{brand} {stuff} {thing}" if draw.random() < SPOKEN else ""
     without_text = lacks == "text"
     return Product(

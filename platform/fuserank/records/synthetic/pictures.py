@@ -159,7 +159,7 @@ def render(kind: str, colour: str, pattern: str, shape: str, draw_random: random
     small = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     small = small.filter(ImageFilter.GaussianBlur(draw_random.uniform(0, 0.5)))
     light = draw_random.uniform(0.88, 1.1)
-    return small.point(lambda value: min(255, int(value * light)))
+    return small.point([min(255, int(value * light)) for value in range(256)] * 3)
 
 
 def encode(picture: Image.Image) -> bytes:

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 
+from fuserank.errors import InputError
 from fuserank.records.synthetic.catalogue import Product
 from fuserank.records.synthetic.taxonomy import ATTRIBUTES, words
 
@@ -40,6 +41,8 @@ def make_queries(products: list[Product], users: list[str], count: int, seed: in
     draw = random.Random(f"queries-{seed}")
     queries: list[Query] = []
     seen: set[str] = set()
+    asked: set[tuple] = set()
+    misses = 0
     while len(queries) < count:
         kind = draw.choices(tuple(KINDS), tuple(KINDS.values()))[0]
         kind = "text" if kind == "spoken" and not speech else kind
@@ -47,9 +50,18 @@ def make_queries(products: list[Product], users: list[str], count: int, seed: in
         wanted = _wanted(draw, target, kind)
         text = "" if kind == "image" else _text(draw, target.type, wanted, kind)
         key = text if kind in ("text", "spoken") else f"{kind}{text}{target.type}{sorted(wanted.items())}"
-        if key in seen:
+        wants = (target.type, *sorted(wanted.items()))
+        if key in seen or (wants in asked and misses < 100):  # evaluation asks what training did not
+            misses += 1
+            if misses > 1000:
+                raise InputError(
+                    f"records.generate: {len(products)} products do not give {count} different queries.",
+                    "Lower records.generate.queries or raise records.generate.products.",
+                )
             continue
+        misses = 0
         seen.add(key)
+        asked.add(wants)
         user = draw.choice(users) if users and draw.random() < 0.33 else ""
         queries.append(Query(f"q{len(queries):04d}", kind, target.type, wanted, text, user))
     return queries
@@ -59,7 +71,7 @@ def _wanted(draw: random.Random, target: Product, kind: str) -> dict[str, str]:
     if kind == "image":
         names = SEEN
     elif kind == "mixed":
-        names = (*draw.sample(SEEN, 2), draw.choice(("material", "tier")))
+        names = (*SEEN, draw.choice(("material", "tier")))  # all that its picture shows, and one thing it cannot
     else:
         names = tuple(draw.sample(ATTRIBUTES, draw.choices((1, 2, 3), (0.3, 0.5, 0.2))[0]))
     return {name: target.value(name) for name in names}
@@ -72,4 +84,5 @@ def _text(draw: random.Random, kind_of_product: str, wanted: dict[str, str], kin
         return draw.choice(LIKE).format(words=" ".join(said))
     said = [draw.choice(words(name, wanted[name])) for name in order if name in wanted]
     said.append(draw.choice(words("type", kind_of_product)))
-    return draw.choice(PHRASES).format(words=" ".join(said))
+    phrase = PHRASES[0] if kind == "spoken" else draw.choice(PHRASES)  # speech must fit the model's window
+    return phrase.format(words=" ".join(said))

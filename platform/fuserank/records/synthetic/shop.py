@@ -1,4 +1,5 @@
-"""Writes the generated shop as an ordinary shop's files; the same seed gives the same bytes.
+"""Writes the generated shop as an ordinary shop's files; the same seed gives the same bytes
+(espeak-ng keeps state between calls: its sounds repeat from one process to the next, not within one).
 
 products.csv, images.zip, audio.zip (with speech), queries.jsonl, judgments.csv, events.jsonl – and truth.json, which no
 stage reads: the true attributes, the tastes and the honesty figures.
@@ -8,6 +9,7 @@ import csv
 import json
 import random
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from fuserank.records.synthetic import speech
@@ -15,11 +17,13 @@ from fuserank.records.synthetic.behaviour import make_events, make_users
 from fuserank.records.synthetic.catalogue import Product, make_products
 from fuserank.records.synthetic.honesty import figures
 from fuserank.records.synthetic.pictures import encode, render
-from fuserank.records.synthetic.queries import Query, grade, make_queries
-from fuserank.records.synthetic.taxonomy import VALUES
+from fuserank.records.synthetic.queries import SEEN, Query, grade, make_queries
 
 _STAMP = (2026, 1, 1, 0, 0, 0)  # a fixed time in the zip files, so that their bytes repeat
-COLUMNS = "product_id title description brand category price currency image audio in_stock rating review_count".split()
+COLUMNS = (
+    *("product_id", "title", "description", "brand", "category", "color", "material", "price", "currency"),
+    *("image", "audio", "in_stock", "rating", "review_count"),
+)
 
 
 def write_shop(folder: Path, products: int, users: int, queries: int, seed: int, with_speech: bool) -> dict:
@@ -34,6 +38,8 @@ def write_shop(folder: Path, products: int, users: int, queries: int, seed: int,
     folder.mkdir(parents=True, exist_ok=True)
     spoken = with_speech and speech.available()
     items, people = make_products(products, seed), make_users(users, seed)
+    if not spoken:  # so that no figure counts speech that nobody hears
+        items = [replace(product, spoken="") for product in items]
     asked = make_queries(items, [user.user_id for user in people], queries, seed, spoken)
     _pictures(folder / "images.zip", items, asked, seed)
     if spoken:
@@ -85,14 +91,8 @@ def _pictures(path: Path, products: list[Product], queries: list[Query], seed: i
         for query in queries:
             if query.kind in ("image", "mixed"):
                 draw = random.Random(f"picture-{seed}-{query.query_id}")
-                seen = {name: query.wanted.get(name) or _any(draw, name) for name in ("colour", "pattern", "shape")}
-                picture = render(query.type, seen["colour"], seen["pattern"], seen["shape"], draw)
+                picture = render(query.type, *(query.wanted[name] for name in SEEN), draw)
                 archive.writestr(zipfile.ZipInfo(f"{query.query_id}.jpg", _STAMP), encode(picture))
-
-
-def _any(draw: random.Random, attribute: str) -> str:
-    """A value nobody asked for still has to be drawn; plain and any colour or shape."""
-    return "plain" if attribute == "pattern" else draw.choice(VALUES[attribute])
 
 
 def _sounds(path: Path, products: list[Product], queries: list[Query], seed: int) -> None:
@@ -102,7 +102,7 @@ def _sounds(path: Path, products: list[Product], queries: list[Query], seed: int
     with _zip(path) as archive:
         for name, text in said:
             draw = random.Random(f"voice-{seed}-{name}")
-            sound = speaker.say(text, draw.choice(speech.VOICES), draw.randint(25, 75), draw.randint(140, 200))
+            sound = speaker.say(text, draw.choice(speech.VOICES), draw.randint(25, 75), draw.randint(190, 240))
             archive.writestr(zipfile.ZipInfo(f"{name}.wav", _STAMP), sound)
 
 
@@ -115,19 +115,9 @@ def _products(path: Path, products: list[Product], spoken: bool) -> None:
             image = f"{p.product_id}.jpg" if p.has_image else ""
             audio = f"{p.product_id}.wav" if p.spoken and spoken else ""
             stock = "true" if p.in_stock else "false"
-            writer.writerow(
-                (
-                    p.product_id,
-                    p.title,
-                    p.description,
-                    p.brand,
-                    "|".join(p.category),
-                    price,
-                    "EUR" if price else "",
-                    image,
-                )
-                + (audio, stock, p.rating, p.review_count)
-            )
+            facts = (p.colour if p.names_colour else "", p.material if p.has_text else "")  # what its text tells
+            words = (p.product_id, p.title, p.description, p.brand, "|".join(p.category), *facts)
+            writer.writerow((*words, price, "EUR" if price else "", image, audio, stock, p.rating, p.review_count))
 
 
 def _queries(path: Path, queries: list[Query]) -> None:

@@ -6,7 +6,7 @@ import io
 import wave
 
 VOICES = ("en-us", "en-gb", "en-gb-scotland")
-_RETRIEVAL = 1  # espeak_AUDIO_OUTPUT: samples come by callback, nothing is played
+_SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples come by callback; RETRIEVAL (1) is ten times slower
 _UTF8 = 1
 _PITCH, _RATE = 3, 1  # espeak_PARAMETER
 
@@ -24,7 +24,7 @@ class Speaker:
 
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         path = str(espeakng_loader.get_data_path()).encode()
-        self.rate: int = self._library.espeak_Initialize(_RETRIEVAL, 0, path, 0)
+        self.rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, path, 0)
         if self.rate <= 0:
             raise OSError("espeak-ng did not start")
         self._chunks: list[bytes] = []

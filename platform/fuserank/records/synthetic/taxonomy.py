@@ -1,4 +1,4 @@
-"""The words and values of the generated shop. Each attribute can be seen in one place only, which is why fusion matters:
+"""The words and values of the generated shop. Most attributes show in one place only, so fusion matters:
 
 type      in the text, the picture and the spoken name      colour    in the picture, and in half of the texts
 material  in the text and the spoken name only              pattern   in the picture only

@@ -239,3 +239,24 @@ def test_spoken_names_are_sounds_of_their_own(tmp_path):
             assert samples.ndim == 1
             assert 0.3 < len(samples) / rate < 4
             assert np.abs(samples).max() > 0.05
+
+
+def test_a_hidden_price_shows_in_no_event(folder, products):
+    hidden = {product_id for product_id, row in products.items() if not row["price"]}
+    bought = [event for event in rows(folder / "events.jsonl") if event["type"] == "purchase"]
+    assert any(event["product_id"] in hidden for event in bought)
+    assert all(("value" in event) == (event["product_id"] not in hidden) for event in bought)
+
+
+def test_no_two_queries_want_the_same(truth):
+    wants = [(query["type"], *sorted(query["wanted"].items())) for query in truth["queries"]]
+    assert len(set(wants)) == len(wants)
+
+
+def test_a_user_clicks_a_product_in_one_answer_only(folder):
+    clicks = [(e["user_id"], e["product_id"]) for e in rows(folder / "events.jsonl") if e["type"] == "click"]
+    assert len(set(clicks)) == len(clicks)
+
+
+def test_without_speech_no_figure_counts_it(truth):
+    assert truth["honesty"]["answerable"]["audio"] == 0
