@@ -170,6 +170,7 @@ class ImageEncoder(Section):
     """M_V: a torchvision classification backbone by name, weights from a local safetensors file if given."""
 
     model: str = "resnet10"  # resnet10 is ours (one block a stage); else any torchvision name, or a Hugging Face folder
+    channels: Positive = 32  # width of resnet10's first stage
     weights: str | None = None
     adaptation: Adaptation = "full"
 
@@ -260,6 +261,7 @@ class Train(Section):
     positives: Fraction = (
         0.5  # further products a step, drawn from the best answers to its queries (share of batch_size)
     )
+    queries: Annotated[int, Field(ge=0)] = 0  # queries a step: one a product, filled up to so many with others at random
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     encoder_learning_rate: Annotated[float, Field(gt=0)] = 5e-4

@@ -5,9 +5,10 @@ negatives only, never with another positive (so equals are not pushed apart):
 
     L_t = mean over positives p of  −log( e^{s_p/τ} / (e^{s_p/τ} + Σ_{n: g_n < t} e^{s_n/τ}) )
 
-weighted by the level's gain 2^t − 2^(t−1), the share of nDCG's gain that reaching t adds. Per level this is the
-multi-positive contrastive loss of Khosla et al. 2020 (https://arxiv.org/abs/2004.11362, L_out) with positives left out
-of the denominator as in van den Oord et al. 2018 (https://arxiv.org/abs/1807.03748).
+averaged over the levels present: weighted by their gains, the finest level would drown the coarse one that has to be
+learnt first. Per level this is the multi-positive contrastive loss of Khosla et al. 2020
+(https://arxiv.org/abs/2004.11362, L_out) with positives left out of the denominator as in van den Oord et al. 2018
+(https://arxiv.org/abs/1807.03748).
 """
 
 import torch
@@ -32,12 +33,9 @@ def ranking_loss(scores: Tensor, grades: Tensor, valid: Tensor | None = None) ->
 
 def _directed(scores: Tensor, grades: Tensor, valid: Tensor) -> Tensor:
     scores = scores.float()
-    total, weight = scores.sum() * 0, 0.0  # a zero that has a gradient
+    total, count = scores.sum() * 0, 0  # a zero that has a gradient
     levels = [level for level in torch.unique(grades[valid]).tolist() if level > 0]
-    below = 0.0
     for level in levels:
-        gain = 2.0**level - 2.0**below
-        below = level
         positive, negative = valid & (grades >= level), valid & (grades < level)
         rows = positive.any(1) & negative.any(1)
         if not rows.any():
@@ -45,6 +43,6 @@ def _directed(scores: Tensor, grades: Tensor, valid: Tensor) -> Tensor:
         against = scores.masked_fill(~negative, float("-inf")).logsumexp(1, keepdim=True)  # [Q, 1]
         each = F.softplus(torch.where(rows[:, None], against, 0) - scores)  # −log σ(s_p − log Σ e^{s_n})
         per_row = torch.where(positive, each, 0).sum(1)[rows] / positive.sum(1)[rows]
-        total = total + gain * per_row.mean()
-        weight += gain
-    return total / weight if weight else total
+        total = total + per_row.mean()
+        count += 1
+    return total / max(count, 1)

@@ -31,8 +31,8 @@ def build_model(
         modules["text"] = TextEncoder(small, text.pooling, text.model)
         described["text"] = {"architecture": modules["text"].architecture, "pooling": text.pooling}
     if (image := encoders.image) is not None:
-        modules["image"] = ImageEncoder(image.model, image.weights)
-        described["image"] = {"model": image.model, "architecture": modules["image"].architecture}
+        modules["image"] = ImageEncoder(image.model, image.weights, channels=image.channels)
+        described["image"] = {"model": image.model, "channels": image.channels, "architecture": modules["image"].architecture}
     if (audio := encoders.audio) is not None:
         modules["audio"] = AudioEncoder(mels, audio.channels)
         described["audio"] = {"mels": mels, "channels": audio.channels}
@@ -54,7 +54,7 @@ def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None 
     parts, without = description["encoders"], absent or {}
     makers: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
         "text": lambda part: TextEncoder(part["architecture"], part["pooling"]),
-        "image": lambda part: ImageEncoder(part["model"], None, part["architecture"]),
+        "image": lambda part: ImageEncoder(part["model"], None, part["architecture"], part["channels"]),
         "audio": lambda part: AudioEncoder(**part),
         "price": lambda part: PriceEncoder(**part),
     }

@@ -151,5 +151,24 @@ class FusedModel(nn.Module):
         return shares + torch.where(p_mask, worth[()][:, None] / present, 0)
 
 
+class Standardize(nn.Module):
+    """(x − center) / spread with fixed statistics, measured once before training (training/calibrate.py).
+
+    Encoders point nearly everything the same way at first; without this, the first hundreds of steps only learn to
+    undo that. Unlike batch normalisation a row's result never depends on its neighbours.
+    """
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return (hidden - self.center) / self.spread
+
+
 def _projection(incoming: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.LayerNorm(incoming), nn.Linear(incoming, width), nn.GELU(), nn.Linear(width, width))
+    return nn.Sequential(Standardize(incoming), nn.Linear(incoming, width), nn.GELU(), nn.Linear(width, width))

@@ -6,6 +6,7 @@ B users · T events · E width of the fused product vectors. score(user, product
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fuserank.records.schema import EVENT_TYPES
 
@@ -13,7 +14,7 @@ GAPS = (60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)  # seconds that p
 
 
 class Recommender(nn.Module):
-    """[B, T] events → [B, T, E] user vectors, one after each event; position t sees events 0…t only."""
+    """[B, T] events → [B, T, E] unit user vectors, one after each event; position t sees events 0…t only."""
 
     boundaries: Tensor
 
@@ -45,7 +46,7 @@ class Recommender(nn.Module):
         hidden = self.item(items) + self.event_type(types) + self.place(places)
         hidden = self.drop(hidden + self.gap(torch.bucketize(gaps.contiguous(), self.boundaries)))
         causal = torch.ones(length, length, dtype=torch.bool, device=items.device).triu(1)
-        return self.out(self.layers(hidden, mask=causal, src_key_padding_mask=~mask))
+        return F.normalize(self.out(self.layers(hidden, mask=causal, src_key_padding_mask=~mask)), dim=-1)
 
     def user_vectors(self, items: Tensor, types: Tensor, gaps: Tensor, mask: Tensor) -> Tensor:
         """[B, E]: the user vector after the last real event; zeros where there is none."""

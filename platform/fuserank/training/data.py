@@ -135,12 +135,13 @@ class RankingData:
         return max(1, -(-len(self.product_rows) // batch_size))
 
     def epoch(
-        self, epoch: int, seed: int, batch_size: int, positives: float, sequences: int, rank: int = 0, world: int = 1
+        self, epoch: int, seed: int, batch_size: int, positives: float, query_count: int, sequences: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
         """The batches of one epoch: each product once, a query for each, and further positives of these queries.
 
         Args:
             positives: share of `batch_size` that is filled up with positives drawn from the queries.
+            query_count: queries a step: one for each product, filled up with others at random.
             sequences: user histories a step.
             rank, world: this worker and how many there are; each takes its share of every batch.
         """
@@ -150,6 +151,8 @@ class RankingData:
         for step, rows in enumerate(parts):
             draws = [self.judgments.draw("product", row, random) for row in rows]
             queries = np.unique([q for q in draws if q is not None and self._usable[q]]).astype(np.int64)
+            more = random.permutation(self.query_rows)[: max(0, query_count - len(queries))]
+            queries = np.union1d(queries, more)
             extra = [self.judgments.draw("query", q, random) for q in random.permutation(queries)]
             room = int(positives * batch_size)
             rows = np.unique(np.concatenate([rows, np.array([p for p in extra if p is not None][:room], np.int64)]))

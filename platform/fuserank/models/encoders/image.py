@@ -1,6 +1,7 @@
 """M_V: pixels → one vector, by any torchvision classification backbone or Hugging Face vision model.
 
-ResNet: He et al. 2016, https://arxiv.org/abs/1512.03385. `resnet10` is the same with one block a stage: quick on a CPU.
+ResNet: He et al. 2016, https://arxiv.org/abs/1512.03385. `resnet10` is ours: the same blocks, one a stage, in a width that
+a CPU trains quickly on small pictures.
 """
 
 from pathlib import Path
@@ -16,11 +17,25 @@ from fuserank.models.encoders.hugging_face import build_backbone, fetch_backbone
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def _torchvision(name: str) -> nn.Module:
+def _resnet10(channels: int) -> nn.Module:
+    """Four stages of one basic block, `channels` wide in the first and twice as wide in each further one."""
+    from torchvision.models.resnet import BasicBlock
+
+    stem = [nn.Conv2d(3, channels, 5, 2, 2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)]
+    stages, incoming = [], channels
+    for stage in range(4):
+        outgoing, stride = channels * 2**stage, 1 if stage == 0 else 2
+        shortcut = nn.Sequential(nn.Conv2d(incoming, outgoing, 1, stride, bias=False), nn.BatchNorm2d(outgoing))
+        stages.append(BasicBlock(incoming, outgoing, stride, shortcut if stage else None))
+        incoming = outgoing
+    return nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(incoming, 1))
+
+
+def _torchvision(name: str, channels: int) -> nn.Module:
     from torchvision import models
 
     if name == "resnet10":
-        return models.resnet.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1])
+        return _resnet10(channels)
     if name.lower() not in models.list_models(module=models):  # classification only: no detectors, no segmentation
         raise ModelError(
             f"image model {name!r} is neither a torchvision classification model nor a folder.",
@@ -51,11 +66,18 @@ class ImageEncoder(nn.Module):
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, model: str, weights: str | None = None, architecture: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        model: str,
+        weights: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        channels: int = 32,
+    ):
         """
         Args:
             model: `resnet10`, a torchvision name, or the folder of a Hugging Face vision model.
             weights: a safetensors file for a torchvision model.
+            channels: width of resnet10's first stage; the others have their own.
             architecture: the Hugging Face config to build from, when a saved model is loaded again.
 
         Raises:
@@ -66,7 +88,7 @@ class ImageEncoder(nn.Module):
         if architecture is not None or Path(model).is_dir():
             self.backbone, self.width = self._hugging_face(model, architecture)
         else:
-            self.backbone = _torchvision(model)
+            self.backbone = _torchvision(model, channels)
             if weights is not None:
                 self._load(weights)
             self.width = _headless(self.backbone, model)

@@ -22,7 +22,7 @@ def small_bert(vocabulary: int, layers: int, hidden: int, heads: int, tokens: in
         "intermediate_size": 4 * hidden,
         "max_position_embeddings": max(tokens, 16),
         "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.0,
         "pad_token_id": 0,
     }
 

@@ -1,0 +1,43 @@
+"""Measures each encoder's output once on training rows, so that its projections start from standardised inputs."""
+
+import numpy as np
+import torch
+
+from fuserank.models.fused import FusedModel, Standardize
+from fuserank.training.data import Inputs, RankingData, gather
+
+ROWS = 512  # enough for a mean and a spread of a few hundred dimensions
+SMALLEST = 0.05  # share of the mean spread below which a dimension counts as constant
+
+
+@torch.inference_mode()
+def calibrate(model: FusedModel, data: RankingData, seed: int) -> None:
+    """Set center and spread of every projection from up to ROWS training products and queries."""
+    random = np.random.default_rng((seed, 3))
+    training = model.training
+    model.eval()
+    sides = (
+        (data.products, data.product_rows, model.product_projection),
+        (data.queries, data.query_rows, model.query_projection),
+    )
+    for table, rows, projections in sides:
+        for modality, column in zip(data.modalities, data.columns, strict=True):
+            have = rows[table.mask[rows, column]]
+            if modality in projections and len(have) > 1:
+                chosen = np.sort(random.choice(have, min(ROWS, len(have)), replace=False))
+                hidden = _hidden(model, table, chosen, modality, column)
+                for part in projections[modality].modules():
+                    if isinstance(part, Standardize):
+                        spread = hidden.std(0)
+                        part.center.copy_(hidden.mean(0))
+                        part.spread.copy_(spread.clamp(min=SMALLEST * float(spread.mean()) + 1e-6))
+    model.train(training)
+
+
+def _hidden(model: FusedModel, table: Inputs, rows: np.ndarray, modality: str, column: int) -> torch.Tensor:
+    device = next(model.parameters()).device
+    parts = []
+    for start in range(0, len(rows), 128):
+        side = gather(table, rows[start : start + 128], (modality,), [column]).to(device)
+        parts.append(model.hidden(modality, side.inputs[modality][1]).float())
+    return torch.cat(parts)
