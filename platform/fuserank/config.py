@@ -263,6 +263,7 @@ class Train(Section):
     )
     queries: Annotated[int, Field(ge=0)] = 0  # queries a step: one a product, filled up to so many with others at random
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
+    token_dropout: Fraction = 0.1  # share of the words that each step hides
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     encoder_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Weight = 0.01

@@ -32,7 +32,11 @@ def build_model(
         described["text"] = {"architecture": modules["text"].architecture, "pooling": text.pooling}
     if (image := encoders.image) is not None:
         modules["image"] = ImageEncoder(image.model, image.weights, channels=image.channels)
-        described["image"] = {"model": image.model, "channels": image.channels, "architecture": modules["image"].architecture}
+        described["image"] = {
+            "model": image.model,
+            "channels": image.channels,
+            "architecture": modules["image"].architecture,
+        }
     if (audio := encoders.audio) is not None:
         modules["audio"] = AudioEncoder(mels, audio.channels)
         described["audio"] = {"mels": mels, "channels": audio.channels}

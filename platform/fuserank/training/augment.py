@@ -30,3 +30,10 @@ def views(pixels: Tensor, generator: torch.Generator, smallest: float = 0.75, li
     cropped = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
     bright = 1 + light * (2 * draw[5] - 1)
     return (cropped * bright.view(-1, 1, 1, 1)).round().clamp(0, 255).to(torch.uint8)
+
+
+def drop_tokens(attention_mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """[B, T] → the same with a random `share` of the tokens hidden; the first token of a row always stays."""
+    drawn = torch.rand(attention_mask.shape, generator=generator) >= share
+    drawn[:, 0] = True
+    return attention_mask * drawn

@@ -22,7 +22,8 @@ from fuserank.models.build import build_model
 from fuserank.models.checkpoint import load_weights
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
-from fuserank.training.augment import views
+from fuserank.training.augment import drop_tokens, views
+from fuserank.training.calibrate import calibrate
 from fuserank.training.data import Batch, Inputs, RankingData, judgments_of
 from fuserank.training.encode import encode_table
 from fuserank.training.loop import Fit, make_fit, run_epoch
@@ -146,6 +147,7 @@ class Supervised:
         self.experiment, self.splits, self.device, self.cached = experiment, splits, device, cached
         self.weights: dict[str, float] = loss.weights.model_dump()
         self.model = model.to(device)
+        calibrate(self.model, splits.train, experiment.seed)
         self.objective = Objective(model, self.weights, loss.temperature, fusion.modality_dropout).to(device)
         self.catalogue: tuple[Tensor, Tensor] | None = None
 
@@ -169,6 +171,12 @@ class Supervised:
             if not self.cached and "image" in batch.products.inputs:
                 inputs = batch.products.inputs["image"][1]
                 inputs["pixels"] = views(inputs["pixels"], generator)
+            if not self.cached and options.token_dropout > 0:
+                for side in (batch.products, batch.queries):
+                    if "text" in side.inputs:
+                        inputs = side.inputs["text"][1]
+                        mask = drop_tokens(inputs["attention_mask"], options.token_dropout, generator)
+                        inputs["attention_mask"] = mask
             dropped = torch.rand(batch.products.mask.shape, generator=generator)
             batch.products, batch.queries = batch.products.to(self.device), batch.queries.to(self.device)
             batch.grades, batch.rows = batch.grades.to(self.device), batch.rows.to(self.device)

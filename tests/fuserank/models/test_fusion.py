@@ -186,6 +186,32 @@ def test_modality_scores_are_dot_products(model: FusedModel) -> None:
         assert found[b, k, m].item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["ensemble", "gated"])
+def test_late_scores_by_their_formula(kind: str) -> None:
+    """Σ_m w_m [present_m g_m q_m·v_m + missing_m c_m], and for gated one more slot that sees all of the product."""
+    model = make(kind)
+    vectors, mask = sides()
+    with torch.no_grad():
+        query = model.query_vector(vectors, mask)
+        heads, expected = model.query_heads(query), model.fusion.expected(query)
+        found = model.query_vectors(vectors, mask) @ model.product_vectors(vectors, mask).T
+        if kind == "ensemble":
+            weights, gates = model.fusion.logits.softmax(0).expand(BATCH, 4), torch.ones(BATCH, 5)
+        else:
+            filled = torch.where(mask[..., None], vectors, model.fusion.missing.vectors).flatten(1)
+            joint = nn.functional.normalize(model.fusion.together(filled), dim=-1)
+            asked = nn.functional.normalize(query + model.fusion.together_query(query), dim=-1)
+            weights, gates = model.fusion.query_gate(query).softmax(1), 2 * model.fusion.product_gate(filled).sigmoid()
+        for q, p in itertools.product(range(BATCH), range(BATCH)):
+            score = 0.0
+            for m in range(4):
+                seen = gates[p, m] * (heads[q, m] @ vectors[p, m]) if mask[p, m] else expected[q, m]
+                score += float(weights[q, m] * seen)
+            if kind == "gated":
+                score += float(weights[q, 4] * gates[p, 4] * (asked[q] @ joint[p]))
+            assert float(found[q, p]) == pytest.approx(score, abs=1e-5)
+
+
 def test_unknown_fusion() -> None:
     with pytest.raises(ConfigError, match="gated") as caught:
         build_fusion("gatd", 2, 8)

@@ -3,19 +3,16 @@
 Weights are read as safetensors only: a pickled checkpoint can run code, so a folder that holds nothing else is refused.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fuserank.errors import ModelError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 POOLER = "without_pooler"  # our mark in the config: the checkpoint had no pooler, so a random one was taken off
 
 
-def fetch_backbone(name: str) -> tuple["PreTrainedModel", dict[str, Any]]:
+def fetch_backbone(name: str) -> tuple[Any, dict[str, Any]]:
     """A pretrained backbone in float32 and the config (as a dict) that `build_backbone` builds the same one from.
 
     Args:
@@ -49,7 +46,7 @@ def fetch_backbone(name: str) -> tuple["PreTrainedModel", dict[str, Any]]:
     return backbone, architecture
 
 
-def build_backbone(architecture: dict[str, Any]) -> tuple["PreTrainedModel", dict[str, Any]]:
+def build_backbone(architecture: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """A backbone with fresh float32 weights from a config as a dict; nothing is fetched from anywhere.
 
     Raises:
