@@ -121,8 +121,8 @@ def _answer(title: str, answer: dict) -> Panel:
         table.add_column(column)
     for place, hit in enumerate(answer["hits"], 1):
         price = hit.get("price")
-        shown = f"{float(price):.2f} {hit.get('currency') or ''}" if price is not None else "–"
-        shares = hit.get("contributions") or {}
+        shown = f"{price['amount']:.2f} {price['currency'] or ''}" if price else "–"
+        shares = (hit.get("explanation") or {}).get("contributions") or {}
         why = "  ".join(f"{m} {share:+.2f}" for m, share in shares.items() if share)
         table.add_row(
             str(place), hit.get("title") or f"({hit['product_id']}, no text)", shown, f"{hit['score']:.2f}", why
