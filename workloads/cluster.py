@@ -1,4 +1,4 @@
-"""Connects a command to Ray: an existing cluster where one is meant (RAY_ADDRESS, or inside a job), else one of its own."""
+"""Connects a command to Ray: a running cluster where one is meant (RAY_ADDRESS, or inside a job), else its own."""
 
 import contextlib
 import logging
@@ -24,6 +24,7 @@ def connect(flags: dict[str, str] | None = None) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets anything else on the machine go first
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for key, value in (flags or {}).items():
         os.environ.setdefault(key, value)

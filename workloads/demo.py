@@ -7,7 +7,6 @@ questions. `tune` writes best.yaml, and that experiment is what `train` and ever
 import base64
 import time
 import uuid
-from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq

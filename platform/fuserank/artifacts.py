@@ -33,7 +33,7 @@ class Stage:
 
 
 _LEARNING = ("models", "losses", "training", "feedback/sequences.py", "evaluation/metrics.py")
-_TUNE_READS = ("batch_size", "positives", "sequences", "warmup", "weight_decay", "clip", "precision")
+_TUNE_READS = ("batch_size", "positives", "queries", "sequences", "warmup", "weight_decay", "clip", "precision")
 
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),

@@ -261,7 +261,7 @@ class Train(Section):
     positives: Fraction = (
         0.5  # further products a step, drawn from the best answers to its queries (share of batch_size)
     )
-    queries: Annotated[int, Field(ge=0)] = 0  # queries a step: one a product, filled up to so many with others at random
+    queries: Annotated[int, Field(ge=0)] = 0  # queries a step: one a product, filled up to so many at random
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
     token_dropout: Fraction = 0.1  # share of the words that each step hides
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

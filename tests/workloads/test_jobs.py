@@ -1,4 +1,4 @@
-"""Stages as submitted Ray jobs on a cluster that `ray start --head` made: the code travels, nothing is installed there."""
+"""Stages as submitted Ray jobs on a cluster that `ray start --head` made: the code travels with the job."""
 
 import json
 import os
@@ -76,7 +76,12 @@ def submit(cluster, root: Path, stage: str, *more: str) -> tuple[str, str]:
     sets = [f"--set={key}={value}" for key, value in SMALL.items()]
     command = [
         *(RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT)),
-        *("--runtime-env", str(ROOT / "workloads" / "runtime_env.yaml"), "--submission-id", f"{stage}-{time.time_ns()}"),
+        *(
+            "--runtime-env",
+            str(ROOT / "workloads" / "runtime_env.yaml"),
+            "--submission-id",
+            f"{stage}-{time.time_ns()}",
+        ),
         *("--", "python", "-m", "workloads", stage, "-c", "workloads/configs/demo.yaml"),
         *(f"--set=storage.root={root}", *sets, *more),
     ]

@@ -29,8 +29,11 @@ def calibrate(model: FusedModel, data: RankingData, seed: int) -> None:
                 for part in projections[modality].modules():
                     if isinstance(part, Standardize):
                         spread = hidden.std(0)
+                        usual = float(spread.mean())
                         part.center.copy_(hidden.mean(0))
-                        part.spread.copy_(spread.clamp(min=SMALLEST * float(spread.mean()) + 1e-6))
+                        part.spread.copy_(
+                            spread.clamp(min=SMALLEST * usual if usual > 1e-6 else 1.0)
+                        )  # all alike: as is
     model.train(training)
 
 

@@ -127,15 +127,23 @@ class RankingData:
         self.product_rows = product_rows[products.mask[product_rows][:, columns].any(1)]
         self.query_rows = query_rows[queries.mask[query_rows][:, columns].any(1)]
         self.modalities, self.columns, self.histories = modalities, columns, histories
-        self._usable = np.zeros(len(queries.ids), bool)
-        self._usable[self.query_rows] = True
+        self._usable = {"query": np.zeros(len(queries.ids), bool), "product": np.zeros(len(products.ids), bool)}
+        self._usable["query"][self.query_rows] = self._usable["product"][self.product_rows] = True
 
     def steps(self, batch_size: int) -> int:
         """Steps an epoch: every product once, never more than `batch_size` at a time."""
         return max(1, -(-len(self.product_rows) // batch_size))
 
     def epoch(
-        self, epoch: int, seed: int, batch_size: int, positives: float, query_count: int, sequences: int, rank: int = 0, world: int = 1
+        self,
+        epoch: int,
+        seed: int,
+        batch_size: int,
+        positives: float,
+        query_count: int,
+        sequences: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> Iterator[Batch]:
         """The batches of one epoch: each product once, a query for each, and further positives of these queries.
 
@@ -150,12 +158,13 @@ class RankingData:
         users = np.arange(0) if self.histories is None else random.permutation(len(self.histories["rows"]))
         for step, rows in enumerate(parts):
             draws = [self.judgments.draw("product", row, random) for row in rows]
-            queries = np.unique([q for q in draws if q is not None and self._usable[q]]).astype(np.int64)
+            queries = np.unique([q for q in draws if q is not None and self._usable["query"][q]]).astype(np.int64)
             more = random.permutation(self.query_rows)[: max(0, query_count - len(queries))]
             queries = np.union1d(queries, more)
             extra = [self.judgments.draw("query", q, random) for q in random.permutation(queries)]
             room = int(positives * batch_size)
-            rows = np.unique(np.concatenate([rows, np.array([p for p in extra if p is not None][:room], np.int64)]))
+            answers = [p for p in extra if p is not None and self._usable["product"][p]]
+            rows = np.unique(np.concatenate([rows, np.array(answers[:room], np.int64)]))
             chosen = (
                 np.take(users, np.arange(step * sequences, (step + 1) * sequences), mode="wrap")
                 if len(users)

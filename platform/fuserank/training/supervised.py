@@ -167,7 +167,9 @@ class Supervised:
         table = self.refresh()
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + rank)
         data = self.splits.train
-        for batch in data.epoch(epoch, seed, options.batch_size, options.positives, options.queries, options.sequences, rank, world):
+        for batch in data.epoch(
+            epoch, seed, options.batch_size, options.positives, options.queries, options.sequences, rank, world
+        ):
             if not self.cached and "image" in batch.products.inputs:
                 inputs = batch.products.inputs["image"][1]
                 inputs["pixels"] = views(inputs["pixels"], generator)

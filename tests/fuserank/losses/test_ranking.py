@@ -11,9 +11,8 @@ from fuserank.losses.ranking import ranking_loss
 
 def directed(scores: np.ndarray, grades: np.ndarray, valid: np.ndarray) -> float:
     levels = sorted({float(g) for g in grades[valid] if g > 0})
-    total = weight = below = 0.0
+    found = []
     for level in levels:
-        gain, below = 2**level - 2**below, level
         rows = []
         for q in range(len(scores)):
             positives = [p for p in range(scores.shape[1]) if valid[q, p] and grades[q, p] >= level]
@@ -23,8 +22,8 @@ def directed(scores: np.ndarray, grades: np.ndarray, valid: np.ndarray) -> float
                 each = [-math.log(math.exp(scores[q, p]) / (math.exp(scores[q, p]) + against)) for p in positives]
                 rows.append(sum(each) / len(each))
         if rows:
-            total, weight = total + gain * sum(rows) / len(rows), weight + gain
-    return total / weight if weight else 0.0
+            found.append(sum(rows) / len(rows))
+    return sum(found) / len(found) if found else 0.0  # every level counts alike
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -225,3 +225,23 @@ def test_bad_model_folders(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         load_weights(model, tmp_path / "gone.safetensors")
     refused(error, "gone.safetensors")
+
+
+def test_only_the_encoders_asked_for(tmp_path: Path) -> None:
+    """A serving replica builds the encoder it runs; all else is as in the whole model."""
+    model = build().eval()
+    model.product_projection["text"][0].center.uniform_(-1, 1)
+    save_model(model, tmp_path)
+    for wanted in ((), ("text",), ("image", "price")):
+        part = load_model(tmp_path, wanted)
+        assert part.modalities == model.modalities
+        for modality in model.modalities:
+            if modality in wanted:
+                with torch.no_grad():
+                    found = [m.encode(modality, INPUTS[modality], "product") for m in (part, model)]
+                assert torch.equal(*found)
+            else:
+                assert not list(part.encoders[modality].parameters())
+        vectors, mask = torch.randn(2, 4, 16), torch.ones(2, 4, dtype=torch.bool)
+        assert torch.equal(part.query_vectors(vectors, mask), model.query_vectors(vectors, mask))
+        assert torch.equal(part.product_vectors(vectors, mask), model.product_vectors(vectors, mask))

@@ -104,7 +104,7 @@ def test_pictures_of_several_sizes(size: tuple[int, int]) -> None:
         )
         torch.testing.assert_close(found, encoder.backbone(scaled.float()), atol=1e-4, rtol=1e-4)
         flipped = encoder(pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))  # channels last in memory
-    assert found.shape == (2, encoder.width) == (2, 512)
+    assert found.shape == (2, encoder.width) == (2, 256)
     torch.testing.assert_close(found, flipped)
 
 

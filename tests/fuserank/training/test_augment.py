@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fuserank.training.augment import views
+from fuserank.training.augment import drop_tokens, views
 
 
 def pictures(batch: int = 6, height: int = 20, width: int = 14) -> torch.Tensor:
@@ -57,3 +57,17 @@ def test_crops_stay_inside_and_above_the_least_side(smallest: float) -> None:
     assert shown.min() > smallest * 0.9
     assert shown.max() <= 1
     assert shown.std() > 0.05
+
+
+def test_dropped_tokens() -> None:
+    mask = torch.ones(200, 20, dtype=torch.int64)
+    mask[:, 15:] = 0
+    found = drop_tokens(mask, 0.3, seeded(0))
+    assert found.dtype == mask.dtype
+    assert (found[:, 0] == 1).all()  # a text never vanishes
+    assert (found[:, 15:] == 0).all()  # padding never appears
+    assert found[:, 1:15].float().mean().item() == pytest.approx(0.7, abs=0.03)
+    assert torch.equal(found, drop_tokens(mask, 0.3, seeded(0)))
+    assert not torch.equal(found, drop_tokens(mask, 0.3, seeded(1)))
+    assert torch.equal(drop_tokens(mask, 0.0, seeded(0)), mask)
+    assert drop_tokens(mask, 1.0, seeded(0)).sum() == 200

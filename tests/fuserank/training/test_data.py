@@ -80,8 +80,10 @@ def data(preprocess: Path) -> RankingData:
     return open_splits(preprocess, ("text", "image", "price"), 4).train
 
 
-def epoch(data: RankingData, number: int, seed: int = 0, size: int = 20, **options: int) -> list[Batch]:
-    return list(data.epoch(number, seed, size, 0.5, 6, **options))
+def epoch(
+    data: RankingData, number: int, seed: int = 0, size: int = 20, queries: int = 0, **options: int
+) -> list[Batch]:
+    return list(data.epoch(number, seed, size, 0.5, queries, 6, **options))
 
 
 def rows_of(batches: list[Batch]) -> list[list[int]]:
@@ -91,12 +93,12 @@ def rows_of(batches: list[Batch]) -> list[list[int]]:
 @pytest.mark.parametrize("size", [7, 18, 20, 53, 54, 999])
 def test_every_product_once(data: RankingData, size: int) -> None:
     usable = set(range(54)) - {19}  # row 19 has no modality at all
-    parts = rows_of(list(data.epoch(0, 0, size, 0.0, 0)))
+    parts = rows_of(list(data.epoch(0, 0, size, 0.0, 0, 0)))
     assert sorted(row for part in parts for row in part) == sorted(usable)
     assert len(parts) == data.steps(size)
     assert max(map(len, parts)) <= size
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    more = rows_of(list(data.epoch(0, 0, size, 0.5, 0)))  # further positives come on top
+    more = rows_of(list(data.epoch(0, 0, size, 0.5, 0, 0)))  # further positives come on top
     assert all(set(part) <= set(wider) <= usable for part, wider in zip(parts[:1], more[:1], strict=True))
     assert {row for part in more for row in part} == usable
     assert all(len(part) == len(set(part)) <= size + size // 2 for part in more)
@@ -134,7 +136,28 @@ def test_grades_and_queries_of_a_batch(data: RankingData) -> None:
 
 def test_only_training_queries(data: RankingData) -> None:
     assert data.query_rows.tolist() == list(range(18))
-    assert not data._usable[18:].any()
+    for batch in epoch(data, 0, queries=999):
+        assert len(batch.queries.mask) == 18
+
+
+def test_queries_are_filled_up(data: RankingData) -> None:
+    few, more = epoch(data, 0, size=9), epoch(data, 0, size=9, queries=14)
+    assert all(len(batch.queries.mask) <= 9 for batch in few)
+    for batch in more:
+        assert batch.grades.shape == (len(batch.queries.mask), len(batch.rows))
+        assert len(batch.queries.mask) <= 14
+    assert sum(len(b.queries.mask) for b in more) > 1.4 * sum(len(b.queries.mask) for b in few)
+
+
+def test_positives_are_of_this_split_and_can_be_seen(preprocess: Path) -> None:
+    whole = open_splits(preprocess, ("text", "image", "price"), 0).train
+    allowed = np.arange(0, 40)  # 19 among them, judged but without any modality
+    part = RankingData(
+        whole.products, whole.queries, whole.judgments, allowed, whole.query_rows, whole.modalities, whole.columns
+    )
+    for batch in part.epoch(0, 0, 10, 1.0, 0, 0):
+        assert set(batch.rows.tolist()) <= set(allowed.tolist()) - {19}
+        assert batch.products.mask.any(1).all()
 
 
 def test_unjudged_products_make_no_queries(preprocess: Path) -> None:
@@ -143,6 +166,6 @@ def test_unjudged_products_make_no_queries(preprocess: Path) -> None:
     nobody = Judgments(*(np.zeros(0, np.int64),) * 2, np.zeros(0), len(queries.ids), len(table.ids))
     columns = [MODALITIES.index(m) for m in ("text", "image")]
     data = RankingData(table, queries, nobody, np.arange(10), np.arange(5), ("text", "image"), columns)
-    (batch,) = data.epoch(0, 0, 32, 0.5, 4)
+    (batch,) = data.epoch(0, 0, 32, 0.5, 0, 4)
     assert batch.grades.shape == (0, 10)
     assert batch.history == {}

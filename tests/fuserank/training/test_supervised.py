@@ -169,7 +169,7 @@ def test_validation_without_relevant_products(experiment: config.Experiment, pre
     right = job.splits.validation
     assert 0 <= right.score(job.model, CPU)["ndcg@10"] <= 1
     none = np.zeros(0, np.int64)
-    for rows, queries in ((right.product_rows, none), (none, right.query_rows), (np.array([19]), right.query_rows)):
+    for rows, queries in ((right.product_rows, none), (none, right.query_rows), (np.array([1]), np.array([18]))):
         empty = Validation(right.products, right.queries, right.judgments, rows, queries, right.columns)
         assert empty.score(job.model, CPU) == {}
 

@@ -1,7 +1,7 @@
 """M_V: pixels → one vector, by any torchvision classification backbone or Hugging Face vision model.
 
-ResNet: He et al. 2016, https://arxiv.org/abs/1512.03385. `resnet10` is ours: the same blocks, one a stage, in a width that
-a CPU trains quickly on small pictures.
+ResNet: He et al. 2016, https://arxiv.org/abs/1512.03385. `resnet10` is ours: the same blocks, one a stage, in a width
+that a CPU trains quickly on small pictures.
 """
 
 from pathlib import Path

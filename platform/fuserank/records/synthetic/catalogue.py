@@ -78,8 +78,10 @@ def make_products(count: int, seed: int) -> list[Product]:
     identities = draw.sample(range(100_000, 1_000_000), count)
     lacks = [("text", "image", "price")[i % 3] if i < LACKING * count else "" for i in range(count)]
     draw.shuffle(lacks)
-    rows = zip(identities, types, prices, tiers, lacks, strict=True)
-    return [_product(draw, f"p{identity}", *values) for identity, *values in rows]
+    return [
+        _product(draw, f"p{identity}", kind, price, tier, lack)
+        for identity, kind, price, tier, lack in zip(identities, types, prices, tiers, lacks, strict=True)
+    ]
 
 
 def _tiers(types: list[str], prices: list[float]) -> list[str]:

@@ -17,7 +17,7 @@ from fuserank.records.synthetic.behaviour import make_events, make_users
 from fuserank.records.synthetic.catalogue import Product, make_products
 from fuserank.records.synthetic.honesty import figures
 from fuserank.records.synthetic.pictures import encode, render
-from fuserank.records.synthetic.queries import SEEN, Query, grade, make_queries
+from fuserank.records.synthetic.queries import Query, grade, make_queries
 
 _STAMP = (2026, 1, 1, 0, 0, 0)  # a fixed time in the zip files, so that their bytes repeat
 COLUMNS = (
@@ -91,7 +91,9 @@ def _pictures(path: Path, products: list[Product], queries: list[Query], seed: i
         for query in queries:
             if query.kind in ("image", "mixed"):
                 draw = random.Random(f"picture-{seed}-{query.query_id}")
-                picture = render(query.type, *(query.wanted[name] for name in SEEN), draw)
+                picture = render(
+                    query.type, query.wanted["colour"], query.wanted["pattern"], query.wanted["shape"], draw
+                )
                 archive.writestr(zipfile.ZipInfo(f"{query.query_id}.jpg", _STAMP), encode(picture))
 
 
