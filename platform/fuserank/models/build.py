@@ -43,6 +43,18 @@ def build_model(
     if (price := encoders.price) is not None:
         modules["price"] = PriceEncoder(boundaries, price.frequencies)
         described["price"] = {"boundaries": boundaries, "frequencies": price.frequencies}
+    return _assemble(modules, described, encoders, fusion)
+
+
+def headless_model(encoders: config.Encoders, fusion: config.Fusion, widths: Mapping[str, int]) -> FusedModel:
+    """A new model without encoders, for training on their cached outputs of these widths."""
+    modules: dict[str, nn.Module] = {m: Absent(width) for m, width in widths.items()}
+    return _assemble(modules, {}, encoders, fusion)
+
+
+def _assemble(
+    modules: dict[str, nn.Module], described: dict[str, Any], encoders: config.Encoders, fusion: config.Fusion
+) -> FusedModel:
     recommender = encoders.recommender
     numbers = None if recommender is None else {**recommender.model_dump(), "width": fusion.width}
     description = {"encoders": described, "width": fusion.width, "kind": fusion.kind, "recommender": numbers}

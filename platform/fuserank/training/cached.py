@@ -15,6 +15,7 @@ from torch import Tensor
 from fuserank import config
 from fuserank.artifacts import stage_folder
 from fuserank.features.table import FeatureTable
+from fuserank.models.build import headless_model
 from fuserank.records.schema import MODALITIES
 from fuserank.training.data import Inputs, gather
 from fuserank.training.encode import autocast
@@ -34,6 +35,10 @@ class CachedTable:
         """
         self.ids, self.mask, self.hidden = ids, mask, dict(hidden)
         self._slots = {m: np.cumsum(mask[:, MODALITIES.index(m)]) - 1 for m in hidden}
+
+    def width(self, modality: str) -> int:
+        """Width of that encoder's output; 1 where no row has the modality."""
+        return self.hidden[modality].shape[1] if modality in self.hidden else 1
 
     def batch(self, rows: np.ndarray, modality: str) -> dict[str, Tensor]:
         return {"hidden": torch.from_numpy(self.hidden[modality][self._slots[modality][rows]].astype(np.float32))}
@@ -97,13 +102,13 @@ def train_on_cache(
     preprocess = stage_folder(experiment, "preprocess")
     torch.manual_seed(experiment.seed)
     tune, train = experiment.tune, experiment.train
-    model = new_model(experiment, preprocess, None)
-    model.encoders.requires_grad_(False)
+    products, queries = open_cache(cache, "product"), open_cache(cache, "query")
+    widths = {m: products.width(m) for m in experiment.encoders.modalities}
+    model = headless_model(experiment.encoders, experiment.fusion, widths)
     events = experiment.encoders.recommender.events if experiment.encoders.recommender else 0
-    splits = open_splits(preprocess, model.modalities, events, open_cache(cache, "product"), open_cache(cache, "query"))
+    splits = open_splits(preprocess, model.modalities, events, products, queries)
     job = Supervised(model, splits, experiment, torch.device("cpu"), cached=True)
-    encoders = {id(p) for p in model.encoders.parameters()}
-    groups = [{"params": [p for p in job.objective.parameters() if id(p) not in encoders], "lr": tune.learning_rate}]
+    groups = [{"params": list(job.objective.parameters()), "lr": tune.learning_rate}]
     fit = make_fit(
         job.objective, groups, tune.epochs * splits.train.steps(train.batch_size), train.warmup, train.weight_decay
     )
