@@ -26,11 +26,11 @@ def run(experiment: Experiment) -> dict:
 
         with console.status("drawing pictures, speaking names, sending users through the shop"):
             summary = write_shop(
-                folder, wanted.products, wanted.users, wanted.queries, wanted.seed, wanted.speech == "auto"
+                folder, wanted.products, wanted.users, wanted.queries, wanted.seed, wanted.speech
             )
         oracle = "  ".join(f"{name} {value:.2f}" for name, value in summary["honesty"]["ndcg@10"].items())
         say(f"generate: best possible nDCG@10 by what is seen: {oracle}")
-        if wanted.speech == "auto" and not summary["speech"]:
+        if wanted.speech and not summary["speech"]:
             say("generate: no speech, because espeakng-loader is not installed (pip install espeakng-loader)")
         return summary
 

@@ -38,7 +38,7 @@ class Generate(Section):
     users: Annotated[int, Field(ge=10)] = 500
     queries: Annotated[int, Field(ge=20)] = 600
     seed: int = 7
-    speech: Literal["auto", "off"] = "auto"  # auto: spoken names where espeak-ng is installed
+    speech: bool = True  # spoken names and queries, where espeak-ng is installed
 
 
 class Table(Section):

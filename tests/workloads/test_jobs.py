@@ -22,7 +22,7 @@ SMALL = {
     "records.generate.products": 240,
     "records.generate.users": 40,
     "records.generate.queries": 60,
-    "records.generate.speech": "off",
+    "records.generate.speech": "false",
     "pretrain.text.epochs": 1,
     "pretrain.image.epochs": 1,
     "train.epochs": 1,
@@ -43,6 +43,7 @@ def cluster(tmp_path_factory):
     """Address of a head node's job API; its processes end with the module."""
     port, dashboard = free_port(), free_port()
     env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"  # the cluster's python has the dependencies
     for name in ("PYTHONPATH", "RAY_ADDRESS"):
         env.pop(name, None)
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
@@ -87,6 +88,7 @@ def submit(cluster, root: Path, stage: str, *more: str) -> tuple[str, str]:
     ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, cwd=root)
     identity = command[command.index("--submission-id") + 1]
+    assert f"Job '{identity}' submitted" in done.stdout, done.stdout + done.stderr
     with urllib.request.urlopen(f"{address}/api/jobs/{identity}", timeout=10) as answer:
         status = json.load(answer)["status"]
     assert (status == "SUCCEEDED") == (done.returncode == 0), done.stdout + done.stderr
