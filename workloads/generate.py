@@ -25,9 +25,7 @@ def run(experiment: Experiment) -> dict:
         from fuserank.records.synthetic.shop import write_shop
 
         with console.status("drawing pictures, speaking names, sending users through the shop"):
-            summary = write_shop(
-                folder, wanted.products, wanted.users, wanted.queries, wanted.seed, wanted.speech
-            )
+            summary = write_shop(folder, wanted.products, wanted.users, wanted.queries, wanted.seed, wanted.speech)
         oracle = "  ".join(f"{name} {value:.2f}" for name, value in summary["honesty"]["ndcg@10"].items())
         say(f"generate: best possible nDCG@10 by what is seen: {oracle}")
         if wanted.speech and not summary["speech"]:
