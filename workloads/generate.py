@@ -26,8 +26,13 @@ def run(experiment: Experiment) -> dict:
 
         with console.status("drawing pictures, speaking names, sending users through the shop"):
             summary = write_shop(folder, wanted.products, wanted.users, wanted.queries, wanted.seed, wanted.speech)
-        oracle = "  ".join(f"{name} {value:.2f}" for name, value in summary["honesty"]["ndcg@10"].items())
-        say(f"generate: best possible nDCG@10 by what is seen: {oracle}")
+        figures = {
+            "answerable": "queries that one modality alone can answer",
+            "ndcg@10": "best nDCG@10 by what is seen",
+        }
+        for values, what in figures.items():
+            shown = "  ".join(f"{name} {value:.2f}" for name, value in summary["honesty"][values].items())
+            say(f"generate: {what}: {shown}")
         if wanted.speech and not summary["speech"]:
             say("generate: no speech, because espeakng-loader is not installed (pip install espeakng-loader)")
         return summary
