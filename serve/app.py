@@ -17,6 +17,7 @@ from fuserank import artifacts, config
 from fuserank.config import Experiment
 from fuserank.errors import ConfigError
 from fuserank.retrieval.generation import MANIFEST, current_folder, generation_ids
+from fuserank.store.database import run_database
 from serve.audio_encoder import AudioEncoder
 from serve.feedback import Feedback
 from serve.image_encoder import ImageEncoder
@@ -76,7 +77,7 @@ def generation_folder(experiment: Experiment) -> Path:
 
 def store_url(experiment: Experiment) -> str:
     """The run's database."""
-    return f"sqlite:///{(experiment.run / 'store' / 'fuserank.db').absolute()}"
+    return run_database(experiment.run)[1]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
