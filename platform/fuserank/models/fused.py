@@ -154,8 +154,7 @@ class FusedModel(nn.Module):
 class Standardize(nn.Module):
     """(x − center) / spread with fixed statistics, measured once before training (training/calibrate.py).
 
-    Encoders point nearly everything the same way at first; without this, the first hundreds of steps only learn to
-    undo that. Unlike batch normalisation a row's result never depends on its neighbours.
+    Outputs of fresh or self-supervised encoders share a large common part; this takes it out before training. Unlike batch normalisation a row's result never depends on its neighbours.
     """
 
     center: Tensor

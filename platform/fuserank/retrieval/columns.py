@@ -5,6 +5,7 @@ Reads Arrow arrays, writes nothing. A row without a value never matches.
 
 import datetime
 import math
+from abc import ABC, abstractmethod
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
 from typing import Any, Protocol
 
@@ -151,7 +152,7 @@ class BoolColumn:
         return mask
 
 
-class _Ordered:
+class _Ordered(ABC):
     """Values that compare; subclasses say how a bound is read."""
 
     def __init__(self, values: np.ndarray, valid: np.ndarray):
@@ -168,8 +169,8 @@ class _Ordered:
             mask |= self._bounded("eq", one)
         return mask & self._valid
 
-    def _bounded(self, operator: str, bound: Any) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _bounded(self, operator: str, bound: Any) -> np.ndarray: ...
 
 
 class DecimalColumn(_Ordered):
