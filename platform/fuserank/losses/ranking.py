@@ -5,7 +5,8 @@ negatives only, never with another positive (so equals are not pushed apart):
 
     L_t = mean over positives p of  −log( e^{s_p/τ} / (e^{s_p/τ} + Σ_{n: g_n < t} e^{s_n/τ}) )
 
-averaged over the levels present, so that the finest level, whose gain is largest, does not outweigh the coarse ones. Per level this is the multi-positive contrastive loss of Khosla et al. 2020
+averaged over the levels present, so that the finest level, whose gain is largest, does not outweigh the coarse ones.
+Per level this is the multi-positive contrastive loss of Khosla et al. 2020
 (https://arxiv.org/abs/2004.11362, L_out) with positives left out of the denominator as in van den Oord et al. 2018
 (https://arxiv.org/abs/1807.03748).
 """

@@ -154,7 +154,8 @@ class FusedModel(nn.Module):
 class Standardize(nn.Module):
     """(x − center) / spread with fixed statistics, measured once before training (training/calibrate.py).
 
-    Outputs of fresh or self-supervised encoders share a large common part; this takes it out before training. Unlike batch normalisation a row's result never depends on its neighbours.
+    Outputs of fresh or self-supervised encoders share a large common part; this takes it out before training.
+    Unlike batch normalisation a row's result never depends on its neighbours.
     """
 
     center: Tensor
