@@ -5,10 +5,12 @@ Nothing here imports Ray at the top for that reason. Writes a small folder below
 HAProxy's configuration and sockets.
 """
 
+import contextlib
 import errno
 import importlib.util
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -25,6 +27,8 @@ from fuserank.errors import ServeError
 APPLICATION = "fuserank"
 START_SECONDS = 300  # a loaded machine imports torch slowly
 LOOPBACK = "127.0.0.1"
+# Below the ports Linux gives to outgoing connections (32768 up), above those of Ray's workers (10002–19999).
+FREE_PORTS = range(20_000, 30_000)
 _WRAPPER = """#!/bin/sh
 # Ray binds HAProxy's metrics and statistics pages to every interface; this puts them on loopback.
 before=
@@ -135,21 +139,23 @@ def _why(error: Exception) -> str:
 
 
 def claim_port(host: str, port: int) -> int:
-    """The port if it is free, a free one for 0.
+    """The port if it is free, a free one out of `FREE_PORTS` for 0.
 
     Raises:
         ServeError: it is in use, or the host is not an address of this machine.
     """
+    if port == 0:
+        return free_port(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-            return probe.getsockname()[1]
+            return port
         except PermissionError:
             raise ServeError(f"port {port} needs special rights.", "Set serve.port above 1023.") from None
         except OSError as error:
-            if port and error.errno == errno.EADDRINUSE:
+            if error.errno == errno.EADDRINUSE:
                 raise ServeError(
                     f"port {port} is in use.", "Set serve.port to a free port (0 picks one), or end what listens there."
                 ) from None
@@ -158,9 +164,19 @@ def claim_port(host: str, port: int) -> int:
             ) from None
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    return claim_port(LOOPBACK, 0)
+def free_port(host: str = LOOPBACK) -> int:
+    """A port nobody listens on.
+
+    Not one the system gives out itself (port 0 does): between here and HAProxy's start some outgoing connection of Ray
+    could be given the same.
+
+    Raises:
+        ServeError: none is free, or the host is not an address of this machine.
+    """
+    for port in random.sample(FREE_PORTS, 100):
+        with contextlib.suppress(ServeError):
+            return claim_port(host, port)
+    return claim_port(host, random.choice(FREE_PORTS))  # its refusal says what is wrong
 
 
 def _wait(url: str) -> None:

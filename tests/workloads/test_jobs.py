@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from fuserank.config import load
+from serve.launcher import free_port
 from workloads.cli import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,21 +32,16 @@ SMALL = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Address of a head node's job API; its processes end with the module."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"  # the cluster's python has the dependencies
     for name in ("PYTHONPATH", "RAY_ADDRESS"):
         env.pop(name, None)
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    command.append(f"--dashboard-agent-listen-port={agent}")  # its default may belong to another Ray of this machine
     log = (tmp_path_factory.mktemp("ray") / "head.log").open("wb")
     head = subprocess.Popen(
         [*command, "--object-store-memory=300000000"], env=env, stdout=log, stderr=log, start_new_session=True
@@ -56,6 +51,7 @@ def cluster(tmp_path_factory):
         for _ in range(120):
             try:
                 urllib.request.urlopen(f"{address}/api/version", timeout=2)
+                urllib.request.urlopen(f"http://127.0.0.1:{agent}/api/local_raylet_healthz", timeout=2)
                 break
             except OSError:
                 assert head.poll() is None, Path(log.name).read_text()
