@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fuserank.training.rerank import Lists, fit_reranker, ndcg, pad_lists
+from fuserank.training.rerank import Lists, _fit, fit_reranker, ndcg, pad_lists
 
 
 def planted(seed: int, queries: int = 40, signal: float = 1.0) -> Lists:
@@ -30,14 +30,28 @@ def test_it_beats_the_fused_order() -> None:
     assert found == pytest.approx(summary["reranked_ndcg@10"], abs=0.1)
 
 
-def test_no_signal_no_lift() -> None:
+def test_without_a_lift_it_keeps_the_fused_order() -> None:
+    """A perfect fused score among noise: fitting cannot better it, so nothing is reordered."""
+    lists = planted(2, queries=12)
+    lists.features[..., 0] = lists.grades
+    lists.features[..., 1:] = torch.randn(lists.features[..., 1:].shape, generator=torch.Generator().manual_seed(0))
+    reranker, summary = fit_reranker(lists, seed=0, steps=60)
+    assert summary["fused_ndcg@10"] == pytest.approx(1)
+    assert summary["reranked_ndcg@10"] <= 1
+    with torch.inference_mode():
+        found = reranker(lists.features).argsort(dim=1, stable=True)
+    assert torch.equal(found, lists.features[..., 0].argsort(dim=1, stable=True))
+
+
+def test_noise_shows_no_lift() -> None:
     """Features of pure noise: cross-validation must not report what fitting alone would show."""
     lists = planted(2, queries=12)
     lists.features = torch.randn(lists.features.shape, generator=torch.Generator().manual_seed(0))
-    reranker, summary = fit_reranker(lists, seed=0, steps=60)
+    _, summary = fit_reranker(lists, seed=0, steps=60)
+    overfitted = _fit(lists, 60, 0)
     with torch.inference_mode():
-        fitted = ndcg(reranker(lists.features), lists).mean()
-    assert summary["reranked_ndcg@10"] < fitted
+        fitted = ndcg(overfitted(lists.features), lists).mean()
+    assert summary["reranked_ndcg@10"] < fitted - 0.1
     assert summary["reranked_ndcg@10"] < summary["fused_ndcg@10"] + 0.12
 
 
@@ -68,6 +82,7 @@ def test_few_queries_and_one_candidate() -> None:
     lists = pad_lists([np.ones((1, 3), np.float32)], [np.ones(1, np.float32)], [np.ones(1)], [0])
     reranker, summary = fit_reranker(lists, seed=0, steps=3)
     assert set(summary) == {"fused_ndcg@10"}  # too few queries to cross-validate
+    assert torch.equal(reranker.linear.weight[0], torch.tensor([1.0, 0.0, 0.0]))  # so it is not fitted either
     assert reranker(lists.features).isfinite().all()
 
 
