@@ -8,6 +8,7 @@ HAProxy's configuration and sockets.
 import contextlib
 import errno
 import importlib.util
+import itertools
 import logging
 import os
 import random
@@ -29,6 +30,7 @@ START_SECONDS = 300  # a loaded machine imports torch slowly
 LOOPBACK = "127.0.0.1"
 # Below the ports Linux gives to outgoing connections (32768 up), above those of Ray's workers (10002–19999).
 FREE_PORTS = range(20_000, 30_000)
+_UNTRIED = iter(random.sample(FREE_PORTS, len(FREE_PORTS)))  # shared, so that one process is never given one port twice
 _WRAPPER = """#!/bin/sh
 # Ray binds HAProxy's metrics and statistics pages to every interface; this puts them on loopback.
 before=
@@ -173,7 +175,7 @@ def free_port(host: str = LOOPBACK) -> int:
     Raises:
         ServeError: none is free, or the host is not an address of this machine.
     """
-    for port in random.sample(FREE_PORTS, 100):
+    for port in itertools.islice(_UNTRIED, 100):
         with contextlib.suppress(ServeError):
             return claim_port(host, port)
     return claim_port(host, random.choice(FREE_PORTS))  # its refusal says what is wrong

@@ -71,3 +71,9 @@ def test_haproxy_s_own_pages_are_put_on_loopback(tmp_path: Path, monkeypatch: py
         f"    bind *:80{stats}",
         f"  bind 127.0.0.1:{stats}",
     ]
+
+
+def test_free_ports_differ_and_lie_outside_the_systems_own() -> None:
+    found = [launcher.free_port() for _ in range(300)]
+    assert len(set(found)) == 300
+    assert set(found) <= set(range(20_000, 32_768))
