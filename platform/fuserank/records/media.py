@@ -60,7 +60,7 @@ class MediaSource:
             return self._from_zip(name) if self._zip else self._from_folder(name)
         except (KeyError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise MediaError(f"missing file: {name}") from None
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted, unknown method
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
             raise MediaError(f"unreadable file: {name}: {error}") from None
 
     def _from_zip(self, name: str) -> bytes:
