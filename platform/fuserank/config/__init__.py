@@ -1,0 +1,41 @@
+"""One YAML file is one experiment: a frozen, typed tree whose sections stand in the order the data flows.
+
+`load("workloads/configs/demo.yaml", ["fusion.kind=concat"])` reads a file, applies `--set` values by dotted path, and
+validates. Unknown keys are refused with the nearest valid one. `dump` writes a file that loads to the same experiment.
+"""
+
+from fuserank.config.data import Generate, LabelQueries, Media, Preprocess, Records, Split, Storage, Table
+from fuserank.config.experiment import Experiment, keys
+from fuserank.config.file import dump, load, update, validate
+from fuserank.config.model import Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
+from fuserank.config.runs import Evaluate, Index, Pretrain, Serve, Tracking, Train, Tune
+
+__all__ = [
+    "Encoders",
+    "Evaluate",
+    "Experiment",
+    "Fusion",
+    "FusionKind",
+    "Generate",
+    "Index",
+    "LabelQueries",
+    "Loss",
+    "LossWeights",
+    "Media",
+    "Preprocess",
+    "Pretrain",
+    "Records",
+    "Serve",
+    "Split",
+    "Storage",
+    "Table",
+    "TextEncoder",
+    "Tracking",
+    "Train",
+    "Tune",
+    "dump",
+    "keys",
+    "load",
+    "update",
+    "validate",
+]

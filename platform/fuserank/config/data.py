@@ -1,0 +1,113 @@
+"""Sections on a shop's data: where results go, which records come in, and what is prepared of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fuserank.config.section import Fraction, Positive, Section
+
+
+class Storage(Section):
+    """Where stages write: `<root>/<name>/<stage>/`."""
+
+    root: str = "runs"  # made absolute by the command line; inside a submitted job it must be absolute already
+
+
+class Generate(Section):
+    """The generated shop (records/synthetic.py)."""
+
+    products: Annotated[int, Field(ge=100)] = 1200
+    users: Annotated[int, Field(ge=10)] = 500
+    queries: Annotated[int, Field(ge=20)] = 600
+    seed: int = 7
+    speech: bool = True  # spoken names and queries, where espeak-ng is installed
+
+
+class Table(Section):
+    """A table of the shop: files below records.root (globs allowed) and where each field comes from.
+
+    `map` names our field → the shop's column (or, for list fields, a list of columns). Unmapped fields keep their own
+    name if the file has such a column.
+    """
+
+    files: list[str]
+    map: dict[str, str | list[str]] = {}
+    constants: dict[str, str | float | bool] = {}
+    list_separator: str = "|"
+
+
+class Media(Section):
+    """Where pictures or sounds lie: a folder or zip file below records.root; the mapped column holds paths in it."""
+
+    source: str
+
+
+class LabelQueries(Section):
+    """Queries made from label columns: one per combination of values; grade 2 if all match, 1 if `required` does.
+
+    Combinations whose sha1 falls in the held-out share never occur in training or validation judgments.
+    """
+
+    columns: list[str]
+    required: str
+    min_products: Positive = 5  # a combination becomes an evaluation query with at least so many evaluation products
+    holdout_modulus: Positive = 5  # int(sha1(query), 16) % modulus == 0 is held out
+
+
+class Split(Section):
+    """Which rows are training, validation and evaluation: int(sha1(key), 16) % modulus, key lower-cased."""
+
+    by: Literal["query", "product"] = "query"
+    key: str = "query_id"  # a query field, or a product field such as title
+    modulus: Positive = 10
+    validation: list[int] = [7]
+    evaluation: list[int] = [8, 9]
+
+
+class Records(Section):
+    """The shop's raw data."""
+
+    root: str | None = None  # folder of the files below; the generated shop is written to and read from the run itself
+    generate: Generate | None = None
+    products: Table = Table(files=["products.csv"])
+    images: Media | None = None
+    audio: Media | None = None
+    labels: list[str] = []  # product columns for judging only: they never reach a feature
+    queries: Table | None = None
+    judgments: Table | None = None
+    label_queries: LabelQueries | None = None
+    events: Table | None = None
+    split: Split = Split()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Records":
+        if self.label_queries and (self.queries or self.judgments):
+            raise ValueError("give either records.label_queries or records.queries with records.judgments, not both")
+        if (self.queries is None) != (self.judgments is None):
+            raise ValueError("records.queries and records.judgments belong together: give both or neither")
+        return self
+
+
+class AudioFeatures(Section):
+    """Log-mel spectrogram of a sound."""
+
+    rate: Positive = 16000  # Hz; other rates are resampled
+    seconds: Annotated[float, Field(gt=0, le=60)] = 1.6  # longer is cut, shorter is padded
+    mels: Positive = 40
+
+
+class Preprocess(Section):
+    """Records → clean products and model inputs."""
+
+    text_fields: list[str] = ["title", "brand", "category", "description"]  # joined in this order
+    image_size: tuple[Positive, Positive] = (48, 48)  # height, width in pixels
+    max_pixels: Positive = 40_000_000  # larger pictures are refused (decompression bombs)
+    tokenizer: str | None = (
+        None  # Hugging Face name or folder; null: a WordPiece tokenizer is trained on the shop's text
+    )
+    vocabulary: Positive = 6000
+    text_tokens: Annotated[int, Field(ge=4, le=512)] = 32
+    audio: AudioFeatures = AudioFeatures()
+    price_quantiles: Positive = 16
+    rows_per_block: Positive = 512
+    max_quarantined: Fraction = 0.2  # the run fails above this share of rows

@@ -1,0 +1,62 @@
+"""The whole experiment, and every key it may set."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, model_validator
+
+from fuserank.config.data import Preprocess, Records, Storage
+from fuserank.config.model import Encoders, Fusion, Loss
+from fuserank.config.runs import Evaluate, Index, Pretrain, Serve, Tracking, Train, Tune
+from fuserank.config.section import Section
+
+
+class Experiment(Section):
+    """A whole experiment; see each section's own docstring."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "shop"
+    seed: int = 0
+    storage: Storage = Storage()
+    records: Records = Records()
+    preprocess: Preprocess = Preprocess()
+    pretrain: Pretrain = Pretrain()
+    encoders: Encoders = Encoders()
+    fusion: Fusion = Fusion()
+    loss: Loss = Loss()
+    train: Train = Train()
+    tune: Tune = Tune()
+    index: Index = Index()
+    evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Experiment":
+        if (recommender := self.encoders.recommender) is not None and self.fusion.width % recommender.heads:
+            raise ValueError(
+                f"fusion.width {self.fusion.width} must be a multiple of encoders.recommender.heads {recommender.heads}"
+            )
+        return self
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return Path(self.storage.root) / self.name
+
+
+def keys(model: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    """Every dotted path a config may set, leaves and sections both."""
+    found = []
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        found.append(path)
+        for kind in sections_in(field.annotation):
+            found += keys(kind, f"{path}.")
+    return found
+
+
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections a field's type may hold: none for a leaf."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [kind for part in getattr(annotation, "__args__", ()) for kind in sections_in(part)]

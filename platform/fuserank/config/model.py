@@ -1,0 +1,113 @@
+"""Sections on the model: encoders, fusion and the weights of its losses."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fuserank.config.section import Fraction, Positive, Section, Weight
+
+Adaptation = Literal["frozen", "full"]
+
+
+class TextEncoder(Section):
+    """M_LM: a small BERT built from these numbers, or `model`: any Hugging Face text model by name or folder."""
+
+    model: str | None = None
+    layers: Positive = 2
+    hidden: Positive = 128
+    heads: Positive = 4
+    pooling: Literal["mean", "cls"] = "mean"
+    adaptation: Adaptation = "full"
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "TextEncoder":
+        if self.model is None and self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} must be a multiple of heads {self.heads}")
+        return self
+
+
+class ImageEncoder(Section):
+    """M_V: a torchvision classification backbone by name, weights from a local safetensors file if given."""
+
+    model: str = "resnet10"  # resnet10 is ours (one block a stage); else any torchvision name, or a Hugging Face folder
+    channels: Positive = 32  # width of resnet10's first stage
+    weights: str | None = None
+    adaptation: Adaptation = "full"
+
+
+class AudioEncoder(Section):
+    """M_A: a log-mel convolutional encoder."""
+
+    channels: Annotated[int, Field(gt=0, multiple_of=4)] = 48  # normalised in groups of 4
+    adaptation: Adaptation = "full"
+
+
+class PriceEncoder(Section):
+    """Learned embedding of log-price quantiles plus Fourier features of log-price."""
+
+    frequencies: Positive = 8
+
+
+class RecommenderModel(Section):
+    """M_R: a causal transformer over the user's recent events on fused product vectors."""
+
+    events: Positive = 20  # how far back it looks
+    layers: Positive = 2
+    heads: Positive = 4
+    dropout: Fraction = 0.2
+
+
+class Encoders(Section):
+    """The models that see each modality, and the recommender; a null encoder leaves its modality out."""
+
+    text: TextEncoder | None = TextEncoder()
+    image: ImageEncoder | None = ImageEncoder()
+    audio: AudioEncoder | None = AudioEncoder()
+    price: PriceEncoder | None = PriceEncoder()
+    recommender: RecommenderModel | None = RecommenderModel()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(m for m in ("text", "image", "audio", "price") if getattr(self, m) is not None)
+
+    @model_validator(mode="after")
+    def _something(self) -> "Encoders":
+        if not self.modalities:
+            raise ValueError("encoders: at least one of text, image, audio, price must be configured")
+        return self
+
+
+FusionKind = Literal["concat", "attention", "gated", "ensemble", "joint"]
+
+
+class Fusion(Section):
+    """How one product's modality vectors become one vector."""
+
+    kind: FusionKind = "gated"
+    width: Annotated[int, Field(gt=0, multiple_of=4)] = 128  # D: every modality is projected to it; 4 attention heads
+    modality_dropout: Fraction = 0.2  # chance that training hides one present modality (never the last)
+
+
+class LossWeights(Section):
+    """L = Σ weight · loss; a weight of 0 leaves the head out. The tuner searches these."""
+
+    text: Weight = 0.5
+    image: Weight = 0.5
+    audio: Weight = 0.3
+    price: Weight = 0.1
+    recommend: Weight = 0.3
+    fused: Weight = 1.0
+    align: Weight = 0.2
+
+    @model_validator(mode="after")
+    def _something(self) -> "LossWeights":
+        if not any(self.model_dump().values()):
+            raise ValueError("at least one loss weight must be above 0")
+        return self
+
+
+class Loss(Section):
+    """The ranking and alignment losses."""
+
+    weights: LossWeights = LossWeights()
+    temperature: Annotated[float, Field(gt=0)] = 0.07  # where it starts; it is learnt

@@ -1,0 +1,99 @@
+"""Sections on the stages that train, search, index, judge and serve."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fuserank.config.model import FusionKind
+from fuserank.config.section import Fraction, Positive, Section, Weight
+
+
+class PretrainModality(Section):
+    """Self-supervision of one encoder."""
+
+    epochs: Annotated[int, Field(ge=0)] = 5  # 0 skips it
+    batch_size: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class Pretrain(Section):
+    """Self-supervised start of the encoders: masked language (text) and two-view contrast (image)."""
+
+    text: PretrainModality = PretrainModality()
+    image: PretrainModality = PretrainModality()
+
+
+class Train(Section):
+    """Supervised training of encoders, fusion and recommender together, on Ray Train."""
+
+    epochs: Positive = 12
+    batch_size: Positive = 128  # products a step
+    positives: Fraction = (
+        0.5  # further products a step, drawn from the best answers to its queries (share of batch_size)
+    )
+    queries: Annotated[int, Field(ge=0)] = 0  # queries a step: one a product, filled up to so many at random
+    sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
+    token_dropout: Fraction = 0.1  # share of the words that each step hides
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    encoder_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Weight = 0.01
+    warmup: Fraction = 0.1  # share of all steps
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    workers: Positive = 1
+    cpus_per_worker: Positive = 2
+    gpu: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the device computes it natively
+    max_failures: Annotated[int, Field(ge=0)] = 2  # workers that may die before the run fails
+    keep: Literal["best", "last"] = "best"  # which epoch's weights are exported, by validation nDCG@10
+
+
+class Tune(Section):
+    """Ray Tune over fusion kind and loss weights, on cached encoder outputs."""
+
+    trials: Positive = 10
+    epochs: Positive = 12
+    concurrent: Positive = 2
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    algorithm: Literal["tpe", "random"] = "tpe"
+    kinds: list[FusionKind] = ["concat", "attention", "gated", "ensemble", "joint"]
+
+
+class Index(Section):
+    """What serving searches: vectors (faiss) and words (tantivy), one immutable folder a generation."""
+
+    vectors: Literal["flat", "hnsw"] = "flat"
+    candidates: Positive = 200  # how many each side hands to the reranker
+    keep: Positive = 2  # generations left on disk
+
+
+class Evaluate(Section):
+    """Full-catalogue ranking of held-out queries."""
+
+    k: Positive = 10
+    recall_k: Positive = 100
+    relevant: Annotated[float, Field(gt=0)] = 1.0  # grade from which a product counts for recall, MRR, hit rate and MAP
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    hidden_text: Fraction = (
+        0.5  # share of evaluation products whose text is hidden in the second table; 0 leaves it out
+    )
+    examples: Annotated[int, Field(ge=0)] = 6  # queries shown with pictures in the report
+
+
+class Serve(Section):
+    """HTTP through Ray Serve."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    encoder_replicas: Positive = 1
+    retriever_replicas: Positive = 1
+    reranker_replicas: Positive = 1
+    max_body_bytes: Positive = 8_000_000
+    max_limit: Positive = 100  # largest `limit` of one answer
+    max_batch: Positive = 64  # requests one micro-batch carries down the chain
+    queue: Positive = 512  # requests waiting at the gateway before 429
+
+
+class Tracking(Section):
+    """Where training curves go."""
+
+    tensorboard: bool = True
