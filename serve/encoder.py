@@ -37,7 +37,7 @@ class Encoder(Worker):
 
         with torch.inference_mode():
             inputs = collate(self.modality, values, pad_id=self.featurizer.settings.pad_id)
-            return list(self._model.encode(self.modality, inputs, "query").numpy())
+            return list(self._model.encode(self.modality, inputs).numpy())
 
     def encode_readable(self, values: list[Any]) -> list[np.ndarray | Exception]:
         """`encode`, with exceptions among the values passed through at their places."""

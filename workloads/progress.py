@@ -57,4 +57,6 @@ def _watch(file: Path, what: str, stop: threading.Event) -> None:
             whole, _, _ = text.rpartition("\n")
             position += len(whole.encode()) + 1 if whole else 0
             for line in map(json.loads, whole.splitlines()):
-                progress.update(task, total=line["epochs"], completed=line["epoch"], note=_note(line))
+                progress.update(
+                    task, description=line["task"], total=line["epochs"], completed=line["epoch"], note=_note(line)
+                )

@@ -107,7 +107,7 @@ def build_run(root: Path) -> config.Experiment:
         for m, modality in enumerate(MODALITIES):
             has = [row for row, value in enumerate(values[m]) if value is not None]
             inputs = collate(modality, [values[m][row] for row in has], pad_id=settings.pad_id)
-            vectors[has, m] = model.encode(modality, inputs, "product").numpy()
+            vectors[has, m] = model.encode(modality, inputs).numpy()
             mask[has, m] = True
         fused = model.product_vectors(torch.from_numpy(vectors), torch.from_numpy(mask)).numpy()
     index = root / "tiny" / "index"

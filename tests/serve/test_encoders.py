@@ -56,7 +56,7 @@ def check(folder: Path, encoder: Any, payloads: list[Any], values: list[Any]) ->
     for result, value in zip(ask(encoder, payloads), values, strict=True):
         inputs = collate(encoder.modality, [value], pad_id=featurizer.settings.pad_id)
         with torch.inference_mode():
-            alone = model.encode(encoder.modality, inputs, "query")[0].numpy()
+            alone = model.encode(encoder.modality, inputs)[0].numpy()
         assert result.value.dtype == np.float32
         np.testing.assert_allclose(result.value, alone, atol=1e-5)  # alone or in a batch, padded or not
 

@@ -60,7 +60,7 @@ def test_the_order_equals_the_offline_pipeline(client: TestClient, experiment: E
     model, featurizer = load_model(generation.model_folder), Featurizer.load(generation.featurizer_folder)
     vectors, mask = torch.zeros(1, 3, 32), torch.tensor([[True, False, False]])
     with torch.inference_mode():
-        vectors[0, 0] = model.encode("text", collate("text", featurizer.text(["blue bag"])), "query")[0]
+        vectors[0, 0] = model.encode("text", collate("text", featurizer.text(["blue bag"])))[0]
         fused, heads = model.search_vectors(vectors, mask)
     request = SearchRequest("blue bag", fused[0].numpy(), heads[0].numpy(), candidates=20)
     found = Retriever(generation.catalogue).search([request])[0]

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fuserank.config import load
-from serve.launcher import free_port
+from fuserank.errors import ServeError
+from serve.launcher import claim_port, free_port
 from workloads.cli import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,26 +69,33 @@ def cluster(tmp_path_factory):
             os.killpg(head.pid, signal.SIGKILL)
 
 
-def submit(cluster, root: Path, stage: str, *more: str) -> tuple[str, str]:
-    """Submit one stage and wait: (the job's status as Ray's API tells it, its log)."""
-    address, env = cluster
+def command(address: str, root: Path, workload: str, *more: str, wait: bool = True) -> tuple[list[str], str]:
+    """The shell command that submits a workload, and the job's name."""
+    identity = f"{workload}-{time.time_ns()}"
     sets = [f"--set={key}={value}" for key, value in SMALL.items()]
-    command = [
+    environment = str(ROOT / "workloads" / "runtime_env.yaml")
+    return [
         *(RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT)),
-        *(
-            "--runtime-env",
-            str(ROOT / "workloads" / "runtime_env.yaml"),
-            "--submission-id",
-            f"{stage}-{time.time_ns()}",
-        ),
-        *("--", "python", "-m", "workloads", stage, "-c", "workloads/configs/demo.yaml"),
+        *("--runtime-env", environment, "--submission-id", identity),
+        *([] if wait else ["--no-wait"]),
+        *("--", "python", "-m", "workloads", workload, "-c", "workloads/configs/demo.yaml"),
         *(f"--set=storage.root={root}", *sets, *more),
-    ]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, cwd=root)
-    identity = command[command.index("--submission-id") + 1]
-    assert f"Job '{identity}' submitted" in done.stdout, done.stdout + done.stderr
+    ], identity
+
+
+def status_of(address: str, identity: str) -> str:
+    """A job's status as Ray's API tells it."""
     with urllib.request.urlopen(f"{address}/api/jobs/{identity}", timeout=10) as answer:
-        status = json.load(answer)["status"]
+        return json.load(answer)["status"]
+
+
+def submit(cluster, root: Path, workload: str, *more: str, timeout: float = 280) -> tuple[str, str]:
+    """Submit one workload and wait: (the job's status as Ray's API tells it, its log)."""
+    address, env = cluster
+    line, identity = command(address, root, workload, *more)
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=timeout, cwd=root)
+    assert f"Job '{identity}' submitted" in done.stdout, done.stdout + done.stderr
+    status = status_of(address, identity)
     assert (status == "SUCCEEDED") == (done.returncode == 0), done.stdout + done.stderr
     return status, done.stdout + done.stderr
 
@@ -121,6 +130,49 @@ def test_every_stage_runs_as_a_job(cluster, tmp_path):
         assert status == "SUCCEEDED", log
         assert json.loads((tmp_path / "demo" / stage / "manifest.json").read_text())["stage"] == stage
     assert load(tmp_path / "demo" / "tune" / "best.yaml").name == "demo"
+    serves_until_stopped(cluster, tmp_path)
+
+
+def serves_until_stopped(cluster, root: Path) -> None:
+    """`serve` as a job: it answers, and when the job is stopped nothing listens any more."""
+    address, env = cluster
+    port = free_port()
+    line, identity = command(address, root, "serve", f"--set=serve.port={port}", wait=False)
+    subprocess.run(line, env=env, check=True, capture_output=True, timeout=60, cwd=root)
+    url = f"http://127.0.0.1:{port}"
+    wait_for(lambda: urllib.request.urlopen(f"{url}/v1/health/ready", timeout=5).status == 200, 240)
+    asked = urllib.request.Request(
+        f"{url}/v1/search", b'{"text": "lamp", "limit": 3}', {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert len(json.load(answer)["hits"]) == 3
+    assert status_of(address, identity) == "RUNNING"
+    subprocess.run([RAY, "job", "stop", "--address", address, identity], env=env, check=True, timeout=60)
+    wait_for(lambda: status_of(address, identity) == "STOPPED", 60)
+    wait_for(lambda: claim_port("127.0.0.1", port) == port, 30)
+
+
+def wait_for(true: Callable[[], bool], seconds: float) -> None:
+    """Ask until it is so; errors of a service that is not there (yet, or any more) count as no."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if true():
+                return
+        except (OSError, ServeError):
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(900)
+def test_the_demo_runs_as_a_job(cluster, tmp_path):
+    status, log = submit(cluster, tmp_path, "demo", "--exit", f"--set=serve.port={free_port()}", timeout=840)
+    assert status == "SUCCEEDED", log
+    assert "recommended after these events" in log
+    assert "3 accepted" in log
 
 
 def test_the_runtime_environment_is_what_the_docs_submit():

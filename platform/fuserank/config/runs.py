@@ -23,6 +23,15 @@ class Pretrain(Section):
     image: PretrainModality = PretrainModality()
 
 
+class Refine(Section):
+    """After the epochs: everything above the encoders learns on from their cached outputs."""
+
+    steps: Annotated[int, Field(ge=0)] = 100  # 0 leaves it out
+    products: Positive = 1024  # a step
+    queries: Annotated[int, Field(ge=0)] = 512  # a step, as train.queries
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
 class Train(Section):
     """Supervised training of encoders, fusion and recommender together, on Ray Train."""
 
@@ -32,6 +41,8 @@ class Train(Section):
         0.5  # further products a step, drawn from the best answers to its queries (share of batch_size)
     )
     queries: Annotated[int, Field(ge=0)] = 0  # queries a step: one a product, filled up to so many at random
+    bank: Annotated[int, Field(ge=0)] = 1024  # further products a step, by their encoder outputs of this epoch
+    refine: Refine = Refine()
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
     token_dropout: Fraction = 0.1  # share of the words that each step hides
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

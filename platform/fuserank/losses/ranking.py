@@ -32,17 +32,24 @@ def ranking_loss(scores: Tensor, grades: Tensor, valid: Tensor | None = None) ->
 
 
 def _directed(scores: Tensor, grades: Tensor, valid: Tensor) -> Tensor:
-    scores = scores.float()
-    total, count = scores.sum() * 0, 0  # a zero that has a gradient
-    levels = [level for level in torch.unique(grades[valid]).tolist() if level > 0]
-    for level in levels:
-        positive, negative = valid & (grades >= level), valid & (grades < level)
-        rows = positive.any(1) & negative.any(1)
-        if not rows.any():
+    """Rows rank columns. Levels share one exponential of the matrix, and each looks at its positives alone."""
+    if not scores.numel():
+        return scores.sum() * 0
+    scores = scores.float().masked_fill(~valid, float("-inf"))
+    total, count = torch.where(valid, scores, 0).sum() * 0, 0  # a zero that has a gradient
+    top = scores.detach().amax(1, keepdim=True).clamp(min=-1e30)  # a row may have nothing valid
+    shares = (scores - top).exp()
+    row, column = (valid & (grades > 0)).nonzero(as_tuple=True)
+    grade, score = grades[row, column], scores[row, column]
+    for level in torch.unique(grade).tolist():
+        lower = valid & (grades < level)
+        against = torch.where(lower, shares, 0).sum(1).clamp(min=torch.finfo(torch.float32).tiny).log() + top[:, 0]
+        chosen = (grade >= level) & lower.any(1)[row]
+        if not chosen.any():
             continue
-        against = scores.masked_fill(~negative, float("-inf")).logsumexp(1, keepdim=True)  # [Q, 1]
-        each = F.softplus(torch.where(rows[:, None], against, 0) - scores)  # −log σ(s_p − log Σ e^{s_n})
-        per_row = torch.where(positive, each, 0).sum(1)[rows] / positive.sum(1)[rows]
-        total = total + per_row.mean()
+        where = row[chosen]
+        each = F.softplus(against[where] - score[chosen])  # −log σ(s_p − log Σ e^{s_n})
+        positives = torch.bincount(where, minlength=len(scores))
+        total = total + (each / positives[where]).sum() / (positives > 0).sum()
         count += 1
     return total / max(count, 1)

@@ -71,7 +71,7 @@ def _absent(file: Path, description: dict[str, Any], encoders: Collection[str]) 
     """Modality → width of the encoders left out; the width is that of the standardisation after it."""
     try:
         with safe_open(file, "pt") as weights:
-            names = {m: f"product_projection.{m}.0.center" for m in description["encoders"] if m not in encoders}
+            names = {m: f"projections.{m}.0.center" for m in description["encoders"] if m not in encoders}
             return {m: weights.get_slice(name).get_shape()[0] for m, name in names.items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"weights {file} do not load: {error}", "Train again with the present config.") from error

@@ -6,7 +6,7 @@ B batch · K candidates · M modalities · D width of a modality vector · E of 
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from fuserank.models.fusion import build_fusion
 from fuserank.models.recommender import Recommender
 
-Role = Literal["product", "query"]
 QUERYABLE = ("text", "image", "audio")  # what a user can ask with
 
 
@@ -43,10 +42,7 @@ class FusedModel(nn.Module):
         self.width = width
         self.description = dict(description)
         self.encoders = nn.ModuleDict(encoders)
-        self.product_projection = nn.ModuleDict({m: _projection(e.width, width) for m, e in encoders.items()})  # type: ignore[arg-type]
-        self.query_projection = nn.ModuleDict(
-            {m: _projection(e.width, width) for m, e in encoders.items() if m in QUERYABLE}  # type: ignore[arg-type]
-        )
+        self.projections = nn.ModuleDict({m: _projection(e.width, width) for m, e in encoders.items()})  # type: ignore[arg-type]
         self.heads = nn.ModuleDict({m: nn.Linear(width, width) for m in self.modalities})
         self.query_attention = nn.Linear(width, 1, bias=False)  # a softmax follows: a bias would change nothing
         self.query_kind = nn.Parameter(torch.zeros(len(self.modalities)))
@@ -67,14 +63,13 @@ class FusedModel(nn.Module):
         """Encoder output [B, H]; inputs that already are one (`{"hidden": …}`, from a cache) pass through."""
         return inputs["hidden"] if "hidden" in inputs else self.encoders[modality](*inputs.values())
 
-    def project(self, modality: str, hidden: Tensor, role: Role) -> Tensor:
-        """[B, H] → [B, D] unit vectors."""
-        projection = self.product_projection if role == "product" else self.query_projection
-        return F.normalize(projection[modality](hidden).float(), dim=-1)
+    def project(self, modality: str, hidden: Tensor) -> Tensor:
+        """[B, H] → [B, D] unit vectors: what a modality says, the same of a product and in a query."""
+        return F.normalize(self.projections[modality](hidden).float(), dim=-1)
 
-    def encode(self, modality: str, inputs: Mapping[str, Tensor], role: Role) -> Tensor:
+    def encode(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Collated inputs of one modality (features/batch.py) → [B, D] unit vectors."""
-        return self.project(modality, self.hidden(modality, inputs), role)
+        return self.project(modality, self.hidden(modality, inputs))
 
     def product_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """[B, M, D], [B, M] → [B, E]."""

@@ -16,12 +16,14 @@ from fuserank import config
 from fuserank.artifacts import stage_folder
 from fuserank.features.table import FeatureTable
 from fuserank.models.build import headless_model
+from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
 from fuserank.training.data import Inputs, gather
 from fuserank.training.encode import autocast
 from fuserank.training.loop import make_fit
 from fuserank.training.supervised import Supervised, new_model, open_splits
 
+CHUNK = 256  # rows encoded at a time
 SIDES = {"product": "features.parquet", "query": "query_features.parquet"}
 
 
@@ -45,18 +47,24 @@ class CachedTable:
 
 
 @torch.inference_mode()
-def _encode(model: torch.nn.Module, table: Inputs, device: torch.device, size: int = 256) -> dict[str, np.ndarray]:
-    found = {}
-    for modality in model.modalities:  # type: ignore[union-attr]
+def encode_all(model: FusedModel, table: Inputs, mask: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    """Encoder outputs by modality, float16 [rows with it, H]; the model is put in evaluation mode for it.
+
+    Args:
+        mask: bool [N, M] in MODALITIES order: what to encode, part of the table's own mask.
+    """
+    found, training = {}, model.training
+    model.eval()
+    for modality in model.modalities:
         column = MODALITIES.index(modality)
-        rows = np.flatnonzero(table.mask[:, column])
-        parts = []
-        for start in range(0, len(rows), size):
-            side = gather(table, rows[start : start + size], (modality,), [column]).to(device)
+        rows, parts = np.flatnonzero(mask[:, column]), []
+        for start in range(0, len(rows), CHUNK):
+            side = gather(table, rows[start : start + CHUNK], (modality,), [column]).to(device)
             with autocast(device):
-                parts.append(model.hidden(modality, side.inputs[modality][1]).half().cpu().numpy())  # type: ignore[operator]
+                parts.append(model.hidden(modality, side.inputs[modality][1]).half().cpu().numpy())
         if parts:
             found[modality] = np.concatenate(parts)
+    model.train(training)
     return found
 
 
@@ -74,7 +82,7 @@ def build_cache(experiment: config.Experiment, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for side, file in SIDES.items():
         table = FeatureTable.open(preprocess / file)
-        for modality, hidden in _encode(model, table, device).items():
+        for modality, hidden in encode_all(model, table, table.mask, device).items():
             np.save(folder / f"{side}_{modality}.npy", hidden)
         np.save(folder / f"{side}_mask.npy", table.mask)
         np.save(folder / f"{side}_ids.npy", np.array(table.ids))
@@ -99,6 +107,7 @@ def train_on_cache(
         The best validation nDCG@10.
     """
     experiment, cache = config.validate(dict(experiment_values)), Path(cache_folder)
+    experiment = config.update(experiment, {"train.bank": 0})  # a trial is short; what lies beside its batch is not
     preprocess = stage_folder(experiment, "preprocess")
     torch.manual_seed(experiment.seed)
     tune, train = experiment.tune, experiment.train

@@ -16,25 +16,26 @@ def calibrate(model: FusedModel, data: RankingData, seed: int) -> None:
     random = np.random.default_rng((seed, 3))
     training = model.training
     model.eval()
-    sides = (
-        (data.products, data.product_rows, model.product_projection),
-        (data.queries, data.query_rows, model.query_projection),
-    )
-    for table, rows, projections in sides:
-        for modality, column in zip(data.modalities, data.columns, strict=True):
+    sides = ((data.products, data.product_rows), (data.queries, data.query_rows))
+    for modality, column in zip(data.modalities, data.columns, strict=True):
+        found = []
+        for table, rows in sides:
             have = rows[table.mask[rows, column]]
-            if modality in projections and len(have) > 1:
+            if len(have):
                 chosen = np.sort(random.choice(have, min(ROWS, len(have)), replace=False))
-                hidden = _hidden(model, table, chosen, modality, column)
-                for part in projections[modality].modules():
-                    if isinstance(part, Standardize):
-                        spread = hidden.std(0)
-                        usual = float(spread.mean())
-                        part.center.copy_(hidden.mean(0))
-                        part.spread.copy_(
-                            spread.clamp(min=SMALLEST * usual if usual > 1e-6 else 1.0)
-                        )  # all alike: as is
+                found.append(_hidden(model, table, chosen, modality, column))
+        if sum(map(len, found)) > 1:
+            _set(model.projections[modality], torch.cat(found))
     model.train(training)
+
+
+def _set(projection: torch.nn.Module, hidden: torch.Tensor) -> None:
+    for part in projection.modules():
+        if isinstance(part, Standardize):
+            spread = hidden.std(0)
+            usual = float(spread.mean())
+            part.center.copy_(hidden.mean(0))
+            part.spread.copy_(spread.clamp(min=SMALLEST * usual if usual > 1e-6 else 1.0))  # all alike: as is
 
 
 def _hidden(model: FusedModel, table: Inputs, rows: np.ndarray, modality: str, column: int) -> torch.Tensor:

@@ -98,8 +98,10 @@ class Batch:
 
     products: Side
     queries: Side
-    grades: Tensor  # [Q, P]
+    grades: Tensor  # [Q, P], with a bank [Q, P + K]
     rows: Tensor  # [P] product rows
+    asked: np.ndarray  # [Q] query rows
+    bank: Side | None = None  # K further products, by their encoder outputs (training/bank.py)
     history: dict[str, Tensor] = field(default_factory=dict)  # rows, types, gaps, mask [B, T+1]
 
 
@@ -182,7 +184,8 @@ class RankingData:
             gather(self.queries, queries, self.modalities, self.columns),
             torch.from_numpy(grades),
             torch.from_numpy(rows),
-            history,
+            queries,
+            history=history,
         )
 
 

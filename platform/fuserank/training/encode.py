@@ -1,11 +1,15 @@
 """Runs the encoders over one side of a batch, or over whole tables without gradients."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from fuserank.models.fused import FusedModel, Role
+from fuserank.models.fused import QUERYABLE, FusedModel
 from fuserank.training.data import Inputs, Side, gather
+
+Role = Literal["product", "query"]
 
 
 def hidden_of(model: FusedModel, side: Side) -> dict[str, Tensor]:
@@ -19,13 +23,13 @@ def place(model: FusedModel, side: Side, hidden: dict[str, Tensor], role: Role) 
     vectors = torch.zeros(batch, modalities, model.width, device=side.mask.device)
     mask = side.mask
     for column, modality in enumerate(model.modalities):
-        if role == "query" and modality not in model.query_projection:
+        if role == "query" and modality not in QUERYABLE:
             mask = mask.clone()
             mask[:, column] = False
         elif modality in hidden:
             places = side.inputs[modality][0]
             filled = torch.zeros(batch, model.width, device=vectors.device)
-            filled = filled.index_copy(0, places, model.project(modality, hidden[modality], role))
+            filled = filled.index_copy(0, places, model.project(modality, hidden[modality]))
             vectors = torch.cat([vectors[:, :column], filled[:, None], vectors[:, column + 1 :]], 1)
     return vectors, mask
 

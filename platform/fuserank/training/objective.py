@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fuserank.losses.contrast import contrast_loss
 from fuserank.losses.next_item import next_item_loss
 from fuserank.losses.ranking import ranking_loss
-from fuserank.models.fused import FusedModel
+from fuserank.models.fused import QUERYABLE, FusedModel
 from fuserank.training.data import Batch
 from fuserank.training.encode import hidden_of, place
 
@@ -25,6 +25,7 @@ class Objective(nn.Module):
         self.weights = weights
         self.modality_dropout = modality_dropout
         heads = [*model.modalities, "fused", "align", "recommend"]
+        self.encoded: dict[str, Tensor] = {}
         self.scales = nn.ParameterDict({h: nn.Parameter(torch.tensor(-math.log(temperature))) for h in heads})
 
     def scale(self, head: str) -> Tensor:
@@ -35,11 +36,18 @@ class Objective(nn.Module):
         """
         Args:
             table: [N, E] fused vectors of the whole catalogue as of the last refresh, for the recommender.
-            dropped: [P, M] uniform draws that decide which modalities this step hides.
+            dropped: [P + K, M] uniform draws that decide which modalities this step hides (K rows of the bank).
+
+        Afterwards `encoded` holds the encoder outputs of the batch's products, by modality.
         """
         model, losses = self.model, {}
         hidden = hidden_of(model, batch.products)
-        vectors, mask = place(model, batch.products, hidden, "product")
+        self.encoded = {m: h.detach() for m, h in hidden.items()}
+        own, own_mask = place(model, batch.products, hidden, "product")
+        vectors, mask = own, own_mask
+        if batch.bank is not None:
+            kept, kept_mask = place(model, batch.bank, hidden_of(model, batch.bank), "product")
+            vectors, mask = torch.cat([own, kept]), torch.cat([own_mask, kept_mask])
         shown = mask & ((dropped >= self.modality_dropout) | (mask.sum(1, keepdim=True) == 1))
         lost = ~shown.any(1) & mask.any(1)  # never hide the last one
         shown = torch.where(lost[:, None], mask, shown)
@@ -47,9 +55,9 @@ class Objective(nn.Module):
         if batch.grades.numel():
             losses |= self._ranking(batch, vectors, mask, products)
         if self.weights["align"] > 0:
-            losses["align"] = self._align(batch, hidden, vectors, mask)
+            losses["align"] = self._align(batch, own, own_mask)
         if model.recommender is not None and batch.history and self.weights["recommend"] > 0:
-            losses["recommend"] = self._recommend(batch, products, table)
+            losses["recommend"] = self._recommend(batch, products[: len(own)], table)
         return losses or dict.fromkeys(self.weights, products.sum() * 0)  # nothing to learn from in this batch
 
     def _ranking(self, batch: Batch, vectors: Tensor, mask: Tensor, products: Tensor) -> dict[str, Tensor]:
@@ -67,25 +75,22 @@ class Objective(nn.Module):
                 losses[modality] = ranking_loss(scores * self.scale(modality), batch.grades, valid)
         return losses
 
-    def _align(self, batch: Batch, hidden: dict[str, Tensor], vectors: Tensor, mask: Tensor) -> Tensor:
+    def _align(self, batch: Batch, vectors: Tensor, mask: Tensor) -> Tensor:
         """Each modality of a product, asked as a query, finds the product by its other modalities."""
         model = self.model
-        top = (batch.grades > 0) & (batch.grades == batch.grades.amax(1, keepdim=True))
+        grades = batch.grades[:, : len(vectors)]
+        top = (grades > 0) & (grades == grades.amax(1, keepdim=True))
         alike = (top.float().T @ top.float()) > 0  # best answers to one query may be equal: no negatives
         found = []
         for column, modality in enumerate(model.modalities):
-            if modality not in model.query_projection or modality not in hidden:
+            if modality not in QUERYABLE:
                 continue
             others = mask.clone()
             others[:, column] = False
             both = mask[:, column] & others.any(1)
             if both.sum() < 2:
                 continue
-            asked = torch.zeros_like(vectors[:, 0])
-            asked = asked.index_copy(
-                0, batch.products.inputs[modality][0], model.project(modality, hidden[modality], "query")
-            )
-            query = asked[both]
+            query = vectors[both, column]
             left = model.fusion.query(query, model.query_heads(query))
             right = model.product_vectors(vectors[both], others[both])
             found.append(contrast_loss(left, right, self.scale("align"), alike[both][:, both]))

@@ -23,6 +23,7 @@ from fuserank.models.checkpoint import load_weights
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
 from fuserank.training.augment import drop_tokens, views
+from fuserank.training.bank import Bank
 from fuserank.training.calibrate import calibrate
 from fuserank.training.data import Batch, Inputs, RankingData, judgments_of
 from fuserank.training.encode import encode_table
@@ -167,6 +168,7 @@ class Supervised:
         table = self.refresh()
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + rank)
         data = self.splits.train
+        bank = Bank(self.model, data, options.bank, self.device, (seed, epoch, rank, 5)) if options.bank else None
         for batch in data.epoch(
             epoch, seed, options.batch_size, options.positives, options.queries, options.sequences, rank, world
         ):
@@ -179,11 +181,18 @@ class Supervised:
                         inputs = side.inputs["text"][1]
                         mask = drop_tokens(inputs["attention_mask"], options.token_dropout, generator)
                         inputs["attention_mask"] = mask
-            dropped = torch.rand(batch.products.mask.shape, generator=generator)
+            rows = batch.rows.numpy()
+            if bank is not None:
+                others, batch.bank = bank.beside(rows)
+                grades = torch.from_numpy(data.judgments.matrix(batch.asked, others))
+                batch.grades = torch.cat([batch.grades, grades], 1)
+            dropped = torch.rand(batch.grades.shape[1], len(data.modalities), generator=generator)
             batch.products, batch.queries = batch.products.to(self.device), batch.queries.to(self.device)
             batch.grades, batch.rows = batch.grades.to(self.device), batch.rows.to(self.device)
             batch.history = {k: v.to(self.device) for k, v in batch.history.items()}
             yield batch, table, dropped.to(self.device)
+            if bank is not None:
+                bank.update(rows, batch.products, self.objective.encoded)
 
     def epoch(self, fit: Fit, rank: int = 0, world: int = 1) -> dict[str, float]:
         """Train one epoch and validate; returns mean losses and validation metrics (`ndcg@10` …)."""
@@ -192,10 +201,12 @@ class Supervised:
             fit, self.batches(fit.epoch, rank, world), self.weights, self.device, options.precision, options.clip
         )
         self.catalogue = None
-        if rank == 0:
-            self.refresh()  # encodes the catalogue once, for validation and for the next epoch
-            metrics |= self.splits.validation.score(self.model, self.device, self.catalogue)
-        return metrics
+        return metrics | self.validate() if rank == 0 else metrics
+
+    def validate(self) -> dict[str, float]:
+        """nDCG@10 of the fused score (`ndcg@10`) and of each modality alone, on the validation split."""
+        self.refresh()  # encodes the catalogue once, for this and for the next epoch
+        return self.splits.validation.score(self.model, self.device, self.catalogue)
 
 
 def describe(model: FusedModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The function each Ray Train worker runs for `train`: resumes, trains, checkpoints, exports."""
+"""The function each Ray Train worker runs for `train`: resumes, trains, checkpoints, refines, exports."""
 
 import tempfile
 import time
@@ -9,6 +9,7 @@ import torch
 
 from fuserank import config
 from fuserank.models.checkpoint import save_model
+from fuserank.training.refine import refine
 from fuserank.training.state import bare, load_state, save_state
 from fuserank.training.supervised import Supervised, describe, freeze, new_fit, new_model, open_splits
 from fuserank.training.tracking import Tracker
@@ -54,8 +55,7 @@ def train_worker(values: dict[str, Any]) -> None:
             best = {"score": score, "epoch": fit.epoch, "weights": weights}
         if tracker is not None:
             tracker.log(fit.epoch, options.epochs, metrics)
-        last = fit.epoch == options.epochs
-        due = torch.tensor(float(last or time.monotonic() - saved > CHECKPOINT_EVERY))
+        due = torch.tensor(float(fit.epoch == options.epochs or time.monotonic() - saved > CHECKPOINT_EVERY))
         if world > 1:
             torch.distributed.broadcast(due := due.to(device), 0)  # all workers report together
         if not due:
@@ -64,15 +64,20 @@ def train_worker(values: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             if rank == 0:
                 save_state(fit, Path(folder), {"best": best})
-            if rank == 0 and last:
-                model.load_state_dict(best["weights"])
-                save_model(model, Path(folder) / "model")
-            report = {
-                "epoch": fit.epoch,
-                "best_epoch": best["epoch"],
-                "best": best["score"],
-                "parameters": describe(model),
-            }
-            ray.train.report(report, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
+            ray.train.report({"epoch": fit.epoch}, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
     if tracker is not None:
         tracker.close()
+    with tempfile.TemporaryDirectory() as folder:
+        if rank == 0:
+            save_state(fit, Path(folder), {"best": best})
+            model.load_state_dict(best["weights"])
+            score = best["score"]
+            if options.refine.steps:
+                tracker = Tracker(Path(values["out"]), "refine", experiment.tracking.tensorboard)
+                score = refine(job, tracker.log).get("ndcg@10", 0.0)
+                tracker.close()
+            save_model(model, Path(folder) / "model")
+            report = {"epoch": fit.epoch, "best_epoch": best["epoch"], "best": score, "parameters": describe(model)}
+            ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
+        else:
+            ray.train.report({}, checkpoint=None)

@@ -49,7 +49,7 @@ def build(kind: str = "gated", **encoders: Any) -> FusedModel:
 def answers(model: FusedModel) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
-        vectors = torch.stack([model.encode(m, INPUTS[m], "product") for m in model.modalities], 1)
+        vectors = torch.stack([model.encode(m, INPUTS[m]) for m in model.modalities], 1)
         mask = torch.ones(vectors.shape[:2], dtype=torch.bool)
         mask[1, 0] = False
         return torch.cat([model.product_vectors(vectors, mask), model.query_vectors(vectors, mask)])
@@ -230,7 +230,7 @@ def test_bad_model_folders(tmp_path: Path) -> None:
 def test_only_the_encoders_asked_for(tmp_path: Path) -> None:
     """A serving replica builds the encoder it runs; all else is as in the whole model."""
     model = build().eval()
-    model.product_projection["text"][0].center.uniform_(-1, 1)
+    model.projections["text"][0].center.uniform_(-1, 1)
     save_model(model, tmp_path)
     for wanted in ((), ("text",), ("image", "price")):
         part = load_model(tmp_path, wanted)
@@ -238,7 +238,7 @@ def test_only_the_encoders_asked_for(tmp_path: Path) -> None:
         for modality in model.modalities:
             if modality in wanted:
                 with torch.no_grad():
-                    found = [m.encode(modality, INPUTS[modality], "product") for m in (part, model)]
+                    found = [m.encode(modality, INPUTS[modality]) for m in (part, model)]
                 assert torch.equal(*found)
             else:
                 assert not list(part.encoders[modality].parameters())

@@ -99,8 +99,8 @@ def test_bfloat16_agrees(model: FusedModel) -> None:
 def test_gradients_reach_every_parameter(model: FusedModel) -> None:
     _, mask = sides()
     inputs = {m: {"values": torch.randn(BATCH, Plain.width)} for m in MODALITIES}
-    product = torch.stack([model.encode(m, inputs[m], "product") for m in MODALITIES], 1)
-    query = torch.stack([model.encode(m, inputs[m], "query") for m in MODALITIES[:3]], 1)
+    product = torch.stack([model.encode(m, inputs[m]) for m in MODALITIES], 1)
+    query = torch.stack([model.encode(m, inputs[m]) for m in MODALITIES[:3]], 1)
     query = torch.cat([query, torch.zeros(BATCH, 1, WIDTH)], 1)
     query_mask = mask & torch.tensor([True, True, True, False])
     scores = model.query_vectors(query, query_mask) @ model.product_vectors(product, mask).T

@@ -33,23 +33,21 @@ def test_by_hand(model: FusedModel, data: RankingData) -> None:
     calibrate(model, data, 0)
     assert model.training
     model.eval()
-    for table, rows, projections in (
-        (data.products, data.product_rows, model.product_projection),
-        (data.queries, data.query_rows, model.query_projection),
-    ):
-        for modality, column in zip(data.modalities, data.columns, strict=True):
-            if modality not in projections:
-                continue
+    sides = ((data.products, data.product_rows), (data.queries, data.query_rows))
+    for modality, column in zip(data.modalities, data.columns, strict=True):
+        found = []
+        for table, rows in sides:
             have = rows[table.mask[rows, column]]
-            side = gather(table, have, (modality,), [column])
-            with torch.no_grad():
-                hidden = model.hidden(modality, side.inputs[modality][1]).double().numpy()
-            part = projections[modality][0]
-            assert isinstance(part, Standardize)
-            spread = hidden.std(0, ddof=1)
-            np.testing.assert_allclose(part.center.numpy(), hidden.mean(0), atol=1e-4, rtol=1e-3)
-            expected = np.maximum(spread, SMALLEST * spread.mean())
-            np.testing.assert_allclose(part.spread.numpy(), expected, atol=1e-4, rtol=1e-3)
+            if len(have):
+                side = gather(table, have, (modality,), [column])
+                with torch.no_grad():
+                    found.append(model.hidden(modality, side.inputs[modality][1]).double().numpy())
+        hidden, part = np.concatenate(found), model.projections[modality][0]
+        assert isinstance(part, Standardize)
+        spread = hidden.std(0, ddof=1)
+        np.testing.assert_allclose(part.center.numpy(), hidden.mean(0), atol=1e-4, rtol=1e-3)
+        expected = np.maximum(spread, SMALLEST * spread.mean())
+        np.testing.assert_allclose(part.spread.numpy(), expected, atol=1e-4, rtol=1e-3)
 
 
 def test_held_out_rows_have_no_say(model: FusedModel, preprocess: Path, data: RankingData) -> None:
@@ -70,6 +68,6 @@ def test_rows_all_alike_stay_as_they_are(model: FusedModel, data: RankingData) -
     for parameter in model.encoders["price"].parameters():
         parameter.zero_()
     calibrate(model, data, 0)
-    part = model.product_projection["price"][0]
+    part = model.projections["price"][0]
     assert isinstance(part, Standardize)
     assert (part.spread == 1).all()

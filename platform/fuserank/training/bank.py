@@ -1,0 +1,72 @@
+"""Encoder outputs of many products, kept from when they were last encoded: further candidates at no encoder's cost.
+
+Cross-batch memory (Wang et al. 2020, https://arxiv.org/abs/1912.06798), taken one step earlier: what is kept is the
+encoder's output and not the final vector, so projections, gates and fusion learn from every row of the bank at every
+step, and only the encoders are limited to the batch.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fuserank.models.fused import FusedModel
+from fuserank.training.data import RankingData, Side, gather
+from fuserank.training.encode import autocast
+
+CHUNK = 256  # rows encoded at a time
+
+
+class Bank:
+    """K training products, drawn and encoded anew for every epoch."""
+
+    @torch.no_grad()
+    def __init__(self, model: FusedModel, data: RankingData, size: int, device: torch.device, draw: tuple[int, ...]):
+        """
+        Args:
+            size: K, or every training product where they are fewer.
+            draw: what the choice of products follows from (seed, epoch, worker).
+        """
+        rows = data.product_rows
+        self.rows = np.sort(np.random.default_rng(draw).choice(rows, min(size, len(rows)), replace=False))
+        self.device, self.modalities = device, data.modalities
+        self.mask = data.products.mask[self.rows][:, data.columns]
+        self.hidden: dict[str, Tensor] = {}  # modality → [K, H]
+        training = model.training
+        model.eval()
+        for start in range(0, len(self.rows), CHUNK):
+            chunk = self.rows[start : start + CHUNK]
+            side = gather(data.products, chunk, data.modalities, data.columns).to(device)
+            with autocast(device):
+                hidden = {m: model.hidden(m, inputs) for m, (_, inputs) in side.inputs.items()}
+            self.update(chunk, side, hidden)
+        model.train(training)
+
+    @torch.no_grad()
+    def update(self, rows: np.ndarray, side: Side, hidden: Mapping[str, Tensor]) -> None:
+        """Keep fresh encoder outputs of a batch's products, where the bank has them.
+
+        Args:
+            rows: [P] product rows; side: their side of the batch; hidden: modality → [rows with it, H].
+        """
+        place = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
+        known = torch.from_numpy(self.rows[place] == rows).to(self.device)
+        target = torch.from_numpy(place).to(self.device)
+        for modality, values in hidden.items():
+            if modality not in self.hidden:
+                self.hidden[modality] = torch.zeros(len(self.rows), values.shape[1], device=self.device)
+            places = side.inputs[modality][0]
+            here = known[places]
+            self.hidden[modality][target[places][here]] = values.detach().float()[here]
+
+    def beside(self, rows: np.ndarray) -> tuple[np.ndarray, Side]:
+        """The bank's products that are not among `rows`: their product rows, and their inputs."""
+        kept = np.flatnonzero(~np.isin(self.rows, rows))
+        mask, inputs = self.mask[kept], {}
+        for column, modality in enumerate(self.modalities):
+            have = np.flatnonzero(mask[:, column])
+            if len(have):
+                chosen = torch.from_numpy(kept[have]).to(self.device)
+                inputs[modality] = (torch.from_numpy(have), {"hidden": self.hidden[modality][chosen]})
+        return self.rows[kept], Side(torch.from_numpy(mask), inputs).to(self.device)
