@@ -71,13 +71,10 @@ def test_fresh_outputs_replace_old_ones(job: Supervised) -> None:
             assert torch.equal(bank.hidden[modality][place], expected)
 
 
-def test_a_step_beside_the_bank_is_a_step_on_everything(
-    job: Supervised, experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_beside_the_bank_is_a_step_on_everything(job: Supervised, experiment: config.Experiment) -> None:
     """Without dropout and random views the losses equal those of one batch that holds every product."""
     job.objective.modality_dropout = 0
     job.cached = True  # no random views
-    monkeypatch.setattr(job.model, "train", lambda mode=True: job.model)
     job.model.eval()
     sets = {"train.batch_size": 10, "train.positives": 0.0, "train.queries": 100}
     job.experiment = config.update(experiment, {**sets, "train.bank": 1000})
