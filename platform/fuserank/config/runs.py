@@ -29,7 +29,7 @@ class Refine(Section):
     steps: Annotated[int, Field(ge=0)] = 100  # 0 leaves it out
     products: Positive = 1024  # a step
     queries: Annotated[int, Field(ge=0)] = 512  # a step, as train.queries
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
 
 
 class Train(Section):

@@ -107,7 +107,8 @@ def train_on_cache(
         The best validation nDCG@10.
     """
     experiment, cache = config.validate(dict(experiment_values)), Path(cache_folder)
-    experiment = config.update(experiment, {"train.bank": 0})  # a trial is short; what lies beside its batch is not
+    # A trial is judged by search alone and has to be short: no recommender, no products beside the batch.
+    experiment = config.update(experiment, {"train.bank": 0, "loss.weights.recommend": 0.0})
     preprocess = stage_folder(experiment, "preprocess")
     torch.manual_seed(experiment.seed)
     tune, train = experiment.tune, experiment.train
