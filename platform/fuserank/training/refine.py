@@ -21,7 +21,7 @@ from fuserank.training.loop import make_fit, run_epoch
 from fuserank.training.supervised import Splits, Supervised
 from fuserank.training.validate import Validation
 
-LOOKS = 10  # validations on the way
+LOOKS = 5  # validations on the way
 LARGEST = 100_000  # products whose outputs are held in memory; of more, a random choice
 
 

@@ -14,7 +14,7 @@ from fuserank.training.state import bare, load_state, save_state
 from fuserank.training.supervised import Supervised, describe, freeze, new_fit, new_model, open_splits
 from fuserank.training.tracking import Tracker
 
-CHECKPOINT_EVERY = 20.0  # seconds: a report costs up to 2 s, so short epochs share a checkpoint
+CHECKPOINT_EVERY = 40.0  # seconds: a report costs up to 2 s, so short epochs share a checkpoint
 
 
 def train_worker(values: dict[str, Any]) -> None:
