@@ -28,6 +28,7 @@ SMALL = {
     "pretrain.text.epochs": 1,
     "pretrain.image.epochs": 1,
     "train.epochs": 1,
+    "train.refine.steps": 2,
     "tune.trials": 8,
     "tune.epochs": 1,
     "evaluate.bootstrap": 100,
