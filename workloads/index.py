@@ -19,7 +19,8 @@ from workloads.progress import say
 
 def run(experiment: Experiment) -> dict:
     """Run the stage unless it is fresh; returns its manifest."""
-    return run_stage(experiment, "index", lambda folder: _index(experiment, folder), say=say)
+    live = ("generations", "current")  # a running service answers from them until it is given the new one
+    return run_stage(experiment, "index", lambda folder: _index(experiment, folder), survive=live, say=say)
 
 
 def _index(experiment: Experiment, folder: Path) -> dict:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -153,9 +153,14 @@ def run_stage(
     work: Callable[[Path], dict],
     *,
     force: bool = False,
+    survive: Collection[str] = (),
     say: Callable[[str], None] = print,
 ) -> dict:
     """Run `work(folder)` unless the stage is fresh; its returned summary becomes part of the manifest.
+
+    Args:
+        force: run also if it is fresh.
+        survive: files and folders of the stage that a new run finds again; all else of an old run goes first.
 
     Returns:
         The manifest: digest, summary, seconds, upstream digests, code version.
@@ -168,9 +173,9 @@ def run_stage(
         return manifest
     started = folder / STARTED
     resuming = manifest is None and started.is_file() and json.loads(started.read_text())["digest"] == now
-    if not resuming:
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    if not resuming:
+        _clear(folder, survive)
     write_json(started, {"digest": now})
     say(f"{stage}: {'resuming' if resuming else 'running'} ({folder})")
     begin = time.monotonic()
@@ -187,6 +192,15 @@ def run_stage(
     write_json(folder / MANIFEST, manifest)
     say(f"{stage}: done in {manifest['seconds']:.1f} s")
     return manifest
+
+
+def _clear(folder: Path, survive: Collection[str]) -> None:
+    (folder / MANIFEST).unlink(missing_ok=True)  # first: what is half cleared must not count
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink() and entry.name not in survive:
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name not in survive:
+            entry.unlink()
 
 
 def metadata_version() -> str:

@@ -171,6 +171,24 @@ def test_a_stale_stage_starts_empty(experiment: config.Experiment) -> None:
     assert work.found == [["started.json"], ["started.json"]]
 
 
+def test_what_survives_a_new_run(experiment: config.Experiment) -> None:
+    run(experiment, "generate")
+    folder = experiment.run / "generate"
+    (folder / "generations" / "one").mkdir(parents=True)
+    (folder / "other").mkdir()
+    (folder / "current").write_text("one")
+    (folder / "link").symlink_to(folder / "other")
+    seen: list[list[str]] = []
+
+    def work(where: Path) -> dict:
+        seen.append(sorted(entry.name for entry in where.iterdir()))
+        return {}
+
+    run_stage(experiment, "generate", work, force=True, survive=("generations", "current"), say=lambda _: None)
+    assert seen == [["current", "generations", "started.json"]]
+    assert (folder / "generations" / "one").is_dir()
+
+
 @pytest.mark.parametrize("text", ["{", "", "[]", "{}", "\udcff"])
 def test_a_damaged_manifest(experiment: config.Experiment, text: str) -> None:
     run(experiment, "generate")
