@@ -1,13 +1,11 @@
 """A tiny finished `preprocess`: 54 products whose text, picture and price tell colour, kind and tier, some missing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from fuserank import config
 from fuserank.features.featurizer import FeatureSettings, Featurizer
@@ -18,15 +16,6 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 50, 210)}
 KINDS = ("scarf", "lamp", "mug")
 PRODUCTS, USERS = 54, 14
 # of product 19 nothing is known: it is the one row that lacks text, picture and price
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """These tensors are far too small for two threads, which would only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture(colour: str, random: np.random.Generator) -> bytes:
