@@ -7,7 +7,6 @@ Run: `fuserank preprocess -c FILE`.
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 from ray.exceptions import RayError
-from rich.table import Table as ScreenTable
 
 from fuserank.artifacts import run_stage, stage_folder, write_json
 from fuserank.config import Experiment, Media, Records, Table
@@ -35,7 +33,8 @@ from fuserank.records.media import MediaSource
 from fuserank.records.quarantine import Quarantine, write_quarantine
 from fuserank.records.schema import EVENT, JUDGMENT, MODALITIES, PRODUCT, QUERY
 from fuserank.records.splits import TRAINING, split_of
-from workloads.progress import bar, console, say
+from workloads.progress import bar, say
+from workloads.summary import missing_table, row_counts, show, value_counts
 
 
 def run(experiment: Experiment) -> dict:
@@ -78,16 +77,13 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     out = dict(zip(aside, (staged.num_rows, asked.num_rows, judged.num_rows, behaviour.num_rows), strict=True))
     made = ("queries", "judgments") if records.label_queries else ()
     summary = {
-        "rows": {
-            name: {"in": part.rows_in, "out": out[name], "quarantined": part.rows, "reasons": part.counts()}
-            for name, part in aside.items()
-        },
+        "rows": row_counts(aside, out),
         "missing": missing_table(present),
-        "splits": {"products": _counts(staged["split"]), "queries": _counts(asked["split"])},
+        "splits": {"products": value_counts(staged["split"]), "queries": value_counts(asked["split"])},
         "vocabulary": featurizer.settings.vocabulary,
     }
     write_json(folder / "summary.json", summary)
-    _show(summary)
+    show(summary)
     for name, part in aside.items():
         if name not in made:
             part.check(out[name], settings.max_quarantined)
@@ -105,7 +101,8 @@ def _root(experiment: Experiment) -> Path:
 
 
 def _columns(table: Table, fields: tuple[str, ...], name: str, labels: list[str] | None = None) -> ColumnMap:
-    return ColumnMap(fields, table.map, table.constants, tuple(labels or ()), f"records.{name}")
+    key, patterns = f"records.{name}", tuple(table.attributes)
+    return ColumnMap(fields, table.map, table.constants, tuple(labels or ()), key, patterns, table.scale)
 
 
 def _read_products(records: Records, root: Path, aside: Quarantine, split: Callable[[str], str]) -> pa.Table:
@@ -270,29 +267,3 @@ def _featurize_queries(worker: RowFeaturizer, asked: pa.Table, folder: Path, asi
     table = pa.Table.from_pylist(kept, schema=QUERY)
     pq.write_table(table, folder / "queries.parquet")
     return table
-
-
-def missing_table(present: pa.Table) -> dict[str, Any]:
-    """How many products lack each modality, and how many have each combination, from one bool column a modality."""
-    rows = list(zip(*(present[name].to_pylist() for name in MODALITIES), strict=True))
-    combined = Counter("+".join(m for m, there in zip(MODALITIES, row, strict=True) if there) or "none" for row in rows)
-    return {
-        "products": len(rows),
-        "without": {name: sum(not row[axis] for row in rows) for axis, name in enumerate(MODALITIES)},
-        "combinations": dict(combined.most_common()),
-    }
-
-
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return dict(sorted(Counter(value for value in column.to_pylist() if value is not None).items()))
-
-
-def _show(summary: dict[str, Any]) -> None:
-    screen = ScreenTable("table", "in", "out", "in quarantine", "reasons")
-    for name, part in summary["rows"].items():
-        reasons = ", ".join(f"{reason} ×{count}" for reason, count in part["reasons"].items())
-        screen.add_row(name, str(part["in"]), str(part["out"]), str(part["quarantined"]), reasons)
-    console.print(screen)
-    missing = summary["missing"]
-    without = ", ".join(f"{name} {count}" for name, count in missing["without"].items())
-    say(f"of {missing['products']} products, without: {without}")

@@ -32,6 +32,8 @@ class Table(Section):
 
     files: list[str]
     map: dict[str, str | list[str]] = {}
+    attributes: list[str] = []  # columns whose name fits, e.g. `attr_*`, become attributes named by what the star fits
+    scale: dict[str, Annotated[float, Field(gt=0)]] = {}  # number field → factor, e.g. price: 0.01 for cents
     constants: dict[str, str | float | bool] = {}
     list_separator: str = "|"
 

@@ -28,7 +28,7 @@ def read_events(
     found: dict[str, dict[str, Any]] = {}
     for row, mapped, _ in read_rows(root, files, columns, quarantine):
         try:
-            event = _event(mapped)
+            event = _event(mapped, columns)
         except (ValueError, TypeError, OverflowError) as error:
             quarantine.add(row.source, row.position, ROW, "bad value", error)
             continue
@@ -53,12 +53,12 @@ def read_events(
     return pa.table([pa.array([event[f.name] for event in ordered], f.type) for f in EVENT], schema=EVENT)
 
 
-def _event(mapped: dict[str, Any]) -> dict[str, Any]:
+def _event(mapped: dict[str, Any], columns: ColumnMap) -> dict[str, Any]:
     event: dict[str, Any] = {
         name: fields.identifier(joined(mapped.get(name)))
         for name in ("event_id", "type", "user_id", "session_id", "product_id", "request_id")
     }
     event["position"] = fields.count(joined(mapped.get("position")))
-    event["value"] = fields.number(joined(mapped.get("value")))
+    event["value"] = columns.scaled("value", fields.number(joined(mapped.get("value"))))
     event["timestamp"] = fields.moment(joined(mapped.get("timestamp")))
     return event

@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fuserank.records.quarantine import ROW, Quarantine
 from fuserank.records.sources import RawRow, missing_column, open_tables
 
 ATTRIBUTES = "attributes."
+NUMBERS = ("price", "rating", "value", "grade")  # fields that a unit may be given for
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class ColumnMap:
         constants: field → the same value for every row.
         labels: columns that must exist but fill no field.
         key: the config section, for messages.
+        patterns: `attr_*`: every other column that fits becomes the attribute named by what the star stands for.
+        scale: number field → factor.
     """
 
     fields: tuple[str, ...]
@@ -31,23 +35,30 @@ class ColumnMap:
     constants: Mapping[str, str | float | bool]
     labels: tuple[str, ...] = ()
     key: str = "records.products"
+    patterns: tuple[str, ...] = ()
+    scale: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse unknown fields and labels mapped to fields.
+        """Refuse unknown fields, labels mapped to fields, and patterns without one star.
 
         Raises:
             ConfigError: naming the nearest field.
         """
-        for field in [*self.columns, *self.constants]:
-            if field not in self.fields and not (field.startswith(ATTRIBUTES) and "attributes" in self.fields):
-                near = difflib.get_close_matches(field, self.fields, n=1, cutoff=0.4)
-                hint = f"Did you mean `{near[0]}`?" if near else f"Fields: {', '.join(self.fields)}."
-                raise ConfigError(f"{self.key}.map: there is no field `{field}`.", hint)
-        for field, column in self.columns.items():
+        for name in [*self.columns, *self.constants]:
+            if name not in self.fields and not (name.startswith(ATTRIBUTES) and "attributes" in self.fields):
+                raise ConfigError(f"{self.key}.map: there is no field `{name}`.", _nearest(name, self.fields))
+        numbers = tuple(name for name in NUMBERS if name in self.fields)
+        for name in self.scale:
+            if name not in numbers:
+                raise ConfigError(f"{self.key}.scale: `{name}` is no number field.", _nearest(name, numbers))
+        for pattern in self.patterns:
+            if pattern.count("*") != 1 or "attributes" not in self.fields:
+                raise ConfigError(f"{self.key}.attributes: {pattern!r} needs exactly one star.", "Write e.g. attr_*.")
+        for name, column in self.columns.items():
             leaked = set(_names(column)) & set(self.labels)
             if leaked:
                 raise ConfigError(
-                    f"{self.key}.map.{field}: column {sorted(leaked)[0]!r} is a label and must not fill a field.",
+                    f"{self.key}.map.{name}: column {sorted(leaked)[0]!r} is a label and must not fill a field.",
                     "Take it out of records.labels or out of the map.",
                 )
 
@@ -67,24 +78,56 @@ class ColumnMap:
     def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The row's fields with their raw values: one value, or a list where several columns are mapped."""
         found: dict[str, Any] = {
-            field: values[field] for field in self.fields if field in values and field not in self.labels
+            name: values[name] for name in self.fields if name in values and name not in self.labels
         }
-        attributes: dict[str, Any] = {}
-        for field, column in self.columns.items():
-            value = values.get(column) if isinstance(column, str) else [values.get(name) for name in column]
-            if field.startswith(ATTRIBUTES):
-                attributes[field.removeprefix(ATTRIBUTES)] = value
+        attributes = self._matching(values) if self.patterns else {}
+        for name, column in self.columns.items():
+            value = values.get(column) if isinstance(column, str) else [values.get(part) for part in column]
+            if name.startswith(ATTRIBUTES):
+                attributes[name.removeprefix(ATTRIBUTES)] = value
             else:
-                found[field] = value
-        for field, value in self.constants.items():
-            if field.startswith(ATTRIBUTES):
-                attributes[field.removeprefix(ATTRIBUTES)] = value
+                found[name] = value
+        for name, value in self.constants.items():
+            if name.startswith(ATTRIBUTES):
+                attributes[name.removeprefix(ATTRIBUTES)] = value
             else:
-                found[field] = value
+                found[name] = value
         if attributes:
             given = found.get("attributes")
             found["attributes"] = {**given, **attributes} if isinstance(given, dict) else attributes
         return found
+
+    def _matching(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Attributes by pattern; a label never becomes one. Of two columns with one name, the first with a value."""
+        found: dict[str, Any] = {}
+        for pattern in self.patterns:
+            before, _, after = pattern.partition("*")
+            for column, value in values.items():
+                fits = column.startswith(before) and column.endswith(after) and len(column) > len(before) + len(after)
+                if fits and column not in self.labels and not is_empty(value):
+                    found.setdefault(column[len(before) : len(column) - len(after)], value)
+        return found
+
+    def scaled(self, name: str, value: Any) -> Any:
+        """A parsed number in our unit; None stays None.
+
+        Raises:
+            ValueError: it is too large in that unit.
+        """
+        factor = self.scale.get(name)
+        if factor is None or value is None:
+            return value
+        if isinstance(value, Decimal):
+            try:
+                return (value * Decimal(str(factor))).quantize(Decimal("0.01"))
+            except InvalidOperation:
+                raise ValueError(f"{value} × {factor} is too large") from None
+        return value * factor
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"Did you mean `{near[0]}`?" if near else f"Fields: {', '.join(known) or 'none'}."
 
 
 def _names(column: str | list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from fuserank.records import fields
 from fuserank.records.mapping import ColumnMap, joined, read_rows
 from fuserank.records.quarantine import ROW, Quarantine
 from fuserank.records.schema import PRODUCT
+from fuserank.records.sources import RawRow
 
 FIELDS = tuple(name for name in PRODUCT.names if name not in ("labels", "split"))
 
@@ -76,7 +77,7 @@ def read_products(
             continue
         product = _clean(mapped, list_separator)
         for field, parse in _TYPED.items():
-            product[field] = _typed(field, parse, joined(mapped.get(field)), product_id, quarantine, row)
+            product[field] = _typed(field, parse, joined(mapped.get(field)), product_id, quarantine, row, columns)
         product["product_id"], product["source"], product["position"] = product_id, row.source, row.position
         labels = {name: fields.identifier(raw.get(name)) for name in columns.labels}
         product["labels"] = [(name, value) for name, value in labels.items() if value is not None]
@@ -113,10 +114,16 @@ def _clean(mapped: Mapping[str, Any], list_separator: str) -> dict[str, Any]:
 
 
 def _typed(
-    field: str, parse: Callable[[Any], Any], value: Any, product_id: str, quarantine: Quarantine, row: Any
+    field: str,
+    parse: Callable[[Any], Any],
+    value: Any,
+    product_id: str,
+    quarantine: Quarantine,
+    row: RawRow,
+    columns: ColumnMap,
 ) -> Any:
     try:
-        return parse(value)
+        return columns.scaled(field, parse(value))
     except (ValueError, TypeError, OverflowError):
         quarantine.add(row.source, row.position, field, f"bad {field}", value, product_id)
         return None

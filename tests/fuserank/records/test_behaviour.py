@@ -36,6 +36,12 @@ def test_queries_and_judgments(tmp_path: Path) -> None:
         ("q2", "red shoes", None, "<red  shoes>"),
     ]
     assert aside.counts() == {"row: duplicate query_id": 1, "row: empty query": 1, "row: missing query_id": 1}
+    aside.check(found.num_rows, 1.0)
+    write(tmp_path / "twice.jsonl", [rows[0], rows[0], {**rows[0], "user_id": 7}])
+    twice = Quarantine("queries")
+    assert read_queries(tmp_path, ["twice.jsonl"], columns, twice, "text", str).num_rows == 1
+    assert (twice.rows_in, twice.repeated, twice.rows) == (3, 1, 1)  # the third says something else
+    twice.check(1, 1.0)
     with pytest.raises(ConfigError, match=r"records\.split\.key"):
         read_queries(tmp_path, ["q.jsonl"], columns, aside, "title", str)
 

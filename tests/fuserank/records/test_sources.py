@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -141,3 +142,37 @@ def test_constants_and_own_names() -> None:
     )
     mapped = columns.apply({"sku": "a", "title": "a label, not a title", "currency": "USD", "other": 1})
     assert mapped == {"product_id": "a", "currency": "EUR"}
+
+
+def test_attribute_patterns() -> None:
+    columns = ColumnMap(
+        ("product_id", "attributes"),
+        {"product_id": "id", "attributes.colour": "c"},
+        {},
+        labels=("attr_t_secret",),
+        patterns=("attr_t_*", "attr_n_*", "*_spec"),
+    )
+    row = {"id": 1, "c": "red", "attr_t_size": "L", "attr_n_size": 7, "attr_n_w": 2.5, "attr_t_": "no name"}
+    row |= {"attr_t_secret": "a label", "attr_t_none": None, "weight_spec": "9 kg", "other": 1}
+    assert columns.apply(row)["attributes"] == {"size": "L", "w": 2.5, "weight": "9 kg", "colour": "red"}
+    for wrong in ("attr", "a*b*"):
+        with pytest.raises(ConfigError, match="one star"):
+            ColumnMap(("product_id", "attributes"), {}, {}, patterns=(wrong,))
+    with pytest.raises(ConfigError):
+        ColumnMap(("query_id",), {}, {}, patterns=("a*",))
+
+
+def test_scale() -> None:
+    columns = ColumnMap(("price", "rating"), {}, {}, scale={"price": 0.01, "rating": 0.5})
+    assert columns.scaled("price", Decimal("13494")) == Decimal("134.94")
+    assert columns.scaled("price", Decimal("0.50")) == Decimal("0.00")
+    assert columns.scaled("price", None) is None
+    assert columns.scaled("rating", 9.0) == 4.5
+    assert ColumnMap(("price",), {}, {}).scaled("price", Decimal("5")) == Decimal("5")
+    huge = ColumnMap(("price",), {}, {}, scale={"price": 1e20})
+    with pytest.raises(ValueError, match="too large"):
+        huge.scaled("price", Decimal(10) ** 15)
+    with pytest.raises(ConfigError, match="Did you mean `price`"):
+        ColumnMap(("price", "title"), {}, {}, scale={"prize": 0.01})
+    with pytest.raises(ConfigError, match="number field"):
+        ColumnMap(("title",), {}, {}, scale={"title": 2.0})
