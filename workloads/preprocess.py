@@ -19,7 +19,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from fuserank.artifacts import run_stage, stage_folder, write_json
-from fuserank.config import Experiment, Media, Records, Table
+from fuserank.config import Experiment, Media, Records
 from fuserank.errors import ConfigError, StageError
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.features.layout import feature_schema, feature_writer
@@ -28,7 +28,7 @@ from fuserank.features.rows import RowFeaturizer, split_block
 from fuserank.features.text import product_text
 from fuserank.records import events, products, queries
 from fuserank.records.label_queries import label_queries
-from fuserank.records.mapping import ColumnMap
+from fuserank.records.mapping import column_map
 from fuserank.records.media import MediaSource
 from fuserank.records.quarantine import Quarantine, write_quarantine
 from fuserank.records.schema import EVENT, JUDGMENT, MODALITIES, PRODUCT, QUERY
@@ -100,18 +100,13 @@ def _root(experiment: Experiment) -> Path:
     return Path(experiment.records.root).expanduser().resolve()
 
 
-def _columns(table: Table, fields: tuple[str, ...], name: str, labels: list[str] | None = None) -> ColumnMap:
-    key, patterns = f"records.{name}", tuple(table.attributes)
-    return ColumnMap(fields, table.map, table.constants, tuple(labels or ()), key, patterns, table.scale)
-
-
 def _read_products(records: Records, root: Path, aside: Quarantine, split: Callable[[str], str]) -> pa.Table:
     table, by_product = records.products, records.split.by == "product"
     for field, source in (("images", records.images), ("audio", records.audio)):
         if field in table.map and source is None:
             key = f"records.{field}.source"
             raise ConfigError(f"records.products.map.{field} is set but {key} is not.", f"Give {key}: a folder or zip.")
-    columns = _columns(table, products.FIELDS, "products", records.labels)
+    columns = column_map(table, products.FIELDS, "products", records.labels)
     key = records.split.key if by_product else None
     return products.read_products(
         root, table.files, columns, table.list_separator, aside, key, split if by_product else None
@@ -143,9 +138,9 @@ def _read_queries(
             "records.split.by: product cannot split queries with judgments of their own.",
             "Set records.split.by: query, or use records.label_queries.",
         )
-    columns = _columns(records.queries, queries.QUERY_FIELDS, "queries")
+    columns = column_map(records.queries, queries.QUERY_FIELDS, "queries")
     asked = queries.read_queries(root, records.queries.files, columns, aside["queries"], records.split.key, split)
-    columns = _columns(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
+    columns = column_map(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
     known = set(asked["query_id"].to_pylist()), set(staged["product_id"].to_pylist())
     return asked, queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)
 
@@ -153,7 +148,7 @@ def _read_queries(
 def _read_events(records: Records, root: Path, staged: pa.Table, aside: Quarantine) -> pa.Table:
     if records.events is None:
         return EVENT.empty_table()
-    columns = _columns(records.events, events.FIELDS, "events")
+    columns = column_map(records.events, events.FIELDS, "events")
     return events.read_events(root, records.events.files, columns, aside, set(staged["product_id"].to_pylist()))
 
 

@@ -7,12 +7,14 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from fuserank.config import Table
 from fuserank.errors import ConfigError
 from fuserank.records.fields import is_empty, plain
 from fuserank.records.quarantine import ROW, Quarantine
-from fuserank.records.sources import RawRow, missing_column, open_tables
+from fuserank.records.sources import Format, RawRow, missing_column, open_tables
 
 ATTRIBUTES = "attributes."
+ROW_NUMBER = "@row"  # stands for a column that holds each row's place, for tables without ids
 NUMBERS = ("price", "rating", "value", "grade")  # fields that a unit may be given for
 
 
@@ -28,6 +30,7 @@ class ColumnMap:
         key: the config section, for messages.
         patterns: `attr_*`: every other column that fits becomes the attribute named by what the star stands for.
         scale: number field → factor.
+        form: how the files are read (records/sources.py).
     """
 
     fields: tuple[str, ...]
@@ -37,6 +40,7 @@ class ColumnMap:
     key: str = "records.products"
     patterns: tuple[str, ...] = ()
     scale: Mapping[str, float] = field(default_factory=dict)
+    form: Format = "auto"
 
     def __post_init__(self) -> None:
         """Refuse unknown fields, labels mapped to fields, and patterns without one star.
@@ -65,7 +69,8 @@ class ColumnMap:
     @property
     def required(self) -> list[str]:
         """Every column the config names."""
-        return [name for column in self.columns.values() for name in _names(column)] + list(self.labels)
+        named = [name for column in self.columns.values() for name in _names(column)]
+        return [name for name in named if name != ROW_NUMBER] + list(self.labels)
 
     def check(self, source: str, columns: Iterable[str]) -> None:
         """Raises InputError naming the nearest columns if the file lacks a mapped one."""
@@ -125,6 +130,16 @@ class ColumnMap:
         return value * factor
 
 
+def column_map(table: Table, fields: tuple[str, ...], name: str, labels: Iterable[str] = ()) -> ColumnMap:
+    """What the config's section records.`name` says of a table whose records have these fields.
+
+    Raises:
+        ConfigError: see ColumnMap.
+    """
+    key, patterns = f"records.{name}", tuple(table.attributes)
+    return ColumnMap(fields, table.map, table.constants, tuple(labels), key, patterns, table.scale, table.format)
+
+
 def _nearest(name: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"Did you mean `{near[0]}`?" if near else f"Fields: {', '.join(known) or 'none'}."
@@ -149,7 +164,8 @@ def read_rows(
     Raises:
         InputError: missing file, missing column, damaged file.
     """
-    for file in open_tables(root, files, f"{columns.key}.files"):
+    numbered = any(ROW_NUMBER in _names(column) for column in columns.columns.values())
+    for file in open_tables(root, files, f"{columns.key}.files", columns.form):
         if file.columns is not None:
             columns.check(file.source, file.columns)
         seen: set[str] = set()
@@ -160,6 +176,7 @@ def read_rows(
                 continue
             if file.columns is None:
                 seen.update(row.values)
-            yield row, columns.apply(row.values), row.values
+            values = row.values if not numbered else {**row.values, ROW_NUMBER: f"{row.source}:{row.position}"}
+            yield row, columns.apply(values), row.values
         if file.columns is None and seen:  # a JSON file's columns are known only once it has been read
             columns.check(file.source, seen)

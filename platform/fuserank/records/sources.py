@@ -1,4 +1,6 @@
-"""A shop's table files → raw rows. Reads CSV, TSV, JSON lines or arrays and Parquet, each plain, .gz or inside a .zip.
+"""A shop's table files → raw rows. Reads CSV, TSV, JSON lines or arrays, Parquet and atomic files, each plain, .gz or
+inside a .zip; and, where the config says so, `sequences` (a line a user: `user item item …` in time order) and
+`object` (one JSON object, each of its entries a row).
 
 Every row comes back with the file it stands in and its 0-based position there, also the rows that cannot be read.
 """
@@ -12,14 +14,16 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fuserank.errors import InputError
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+ATOMIC = (".inter", ".item", ".user")  # tab-separated, the header tells each column's type: `movie_title:token_seq`
+FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", *ATOMIC)
+Format = Literal["auto", "sequences", "object"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,13 @@ def _listing(root: Path) -> str:
     return f"it holds {', '.join(names)}" if names else "it is empty"
 
 
-def open_tables(root: Path, patterns: Iterable[str], key: str = "records.products.files") -> Iterator[TableFile]:
+def open_tables(
+    root: Path, patterns: Iterable[str], key: str = "records.products.files", form: Format = "auto"
+) -> Iterator[TableFile]:
     """Every table file below root that matches a pattern, zip files' members included.
+
+    Args:
+        form: `auto` goes by the file's name; the others read every file so.
 
     Raises:
         InputError: missing files, an unknown format, a damaged file.
@@ -80,15 +89,16 @@ def open_tables(root: Path, patterns: Iterable[str], key: str = "records.product
         source = path.relative_to(root).as_posix()
         if path.suffix.lower() != ".zip":
             with path.open("rb") as stream:
-                yield _open(stream, source)
+                yield _open(stream, source, form)
             continue
         with _guard(source), zipfile.ZipFile(path) as archive:
-            members = [name for name in sorted(archive.namelist()) if _format(name) is not None]
+            names = [name for name in sorted(archive.namelist()) if not name.endswith("/")]
+            members = [name for name in names if form != "auto" or _format(name) is not None]
             if not members:
                 raise InputError(f"{source} holds no table file.", f"Readable are {', '.join(FORMATS)}, plain or .gz.")
             for member in members:
                 with archive.open(member) as stream:
-                    yield _open(stream, f"{source}/{member}")
+                    yield _open(stream, f"{source}/{member}", form)
 
 
 class _guard:  # noqa: N801  (reads as a statement)
@@ -110,18 +120,24 @@ def _format(name: str) -> str | None:
     return suffix if suffix in FORMATS else None
 
 
-def _open(stream: IO[bytes], source: str) -> TableFile:
+def _open(stream: IO[bytes], source: str, form: Format) -> TableFile:
     kind = _format(source)
-    if kind is None:
+    if kind is None and form == "auto":
         raise InputError(
             f"{source}: unknown table format.", f"Readable are {', '.join(FORMATS)}, plain, .gz or inside a .zip."
         )
     with _guard(source):
         if source.lower().endswith(".gz"):
             stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-        if kind == ".parquet":
+        if kind == ".parquet" and form == "auto":
             return _parquet(stream, source)
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+        if form == "sequences":
+            return TableFile(source, ["user_id", "item_id", "step"], _guarded(_sequences(text, source), source))
+        if form == "object":
+            return TableFile(source, ["key", "value"], _guarded(_entries(text, source), source))
+        if kind in ATOMIC:
+            return _atomic(text, source)
         if kind in (".csv", ".tsv"):
             return _delimited(text, source, "\t" if kind == ".tsv" else ",")
         return TableFile(source, None, _guarded(_json(text, source), source))
@@ -178,6 +194,50 @@ def _delimited(text: IO[str], source: str, delimiter: str) -> TableFile:
     return TableFile(source, columns, _guarded(rows(), source))
 
 
+def _atomic(text: IO[str], source: str) -> TableFile:
+    """The atomic files of RecBole (https://recbole.io/atomic_files.html); a column of type …_seq holds a list."""
+    header = [name.partition(":") for name in text.readline().rstrip("\r\n").split("\t")]
+    lists = {name for name, _, kind in header if kind.endswith("_seq")}
+    columns = [name for name, _, _ in header]
+    table = _delimited(io.StringIO("\t".join(columns) + "\n"), source, "\t")  # refuses a doubled column
+
+    def rows() -> Iterator[RawRow]:
+        for position, line in enumerate(line for line in text if line.strip()):
+            cells = line.rstrip("\r\n").split("\t")
+            if len(cells) != len(columns):
+                detail = f"{len(cells)} values for {len(columns)} columns"
+                yield RawRow(source, position, None, "wrong number of columns", detail)
+                continue
+            values: dict[str, Any] = dict(zip(columns, cells, strict=True))
+            yield RawRow(source, position, values | {name: values[name].split() for name in lists})
+
+    return TableFile(source, table.columns, _guarded(rows(), source))
+
+
+def _sequences(text: IO[str], source: str) -> Iterator[RawRow]:
+    """A row an item: whose, which, and the how-manieth of that user."""
+    position = 0
+    for line in text:
+        user, *items = line.split() or [""]
+        if user and not items:
+            yield RawRow(source, position, None, "no items", user)
+            position += 1
+        for step, item in enumerate(items):
+            yield RawRow(source, position, {"user_id": user, "item_id": item, "step": step})
+            position += 1
+
+
+def _entries(text: IO[str], source: str) -> Iterator[RawRow]:
+    try:
+        found = json.loads(text.read())
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{source} is not valid JSON: {error}", "Check that the file is whole.") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{source} holds no JSON object.", "Leave format out: lists and lines are read as they are.")
+    for position, (key, value) in enumerate(found.items()):
+        yield RawRow(source, position, _flat({"key": key, "value": value}))
+
+
 def _json(text: IO[str], source: str) -> Iterator[RawRow]:
     """A JSON array of objects, or one object a line; told apart by the first character."""
     head = text.readline()
@@ -204,8 +264,17 @@ def _json(text: IO[str], source: str) -> Iterator[RawRow]:
 
 def _object(source: str, position: int, values: Any) -> RawRow:
     if isinstance(values, dict):
-        return RawRow(source, position, values)
+        return RawRow(source, position, _flat(values))
     return RawRow(source, position, None, "not an object", type(values).__name__)
+
+
+def _flat(values: dict[str, Any], depth: int = 8) -> dict[str, Any]:
+    """The same with a column `a.b` for each entry b of an object a, so that a config can name it."""
+    found = dict(values)
+    for name, value in values.items():
+        if isinstance(value, dict) and depth:
+            found |= {f"{name}.{inner}": deep for inner, deep in _flat(value, depth - 1).items()}
+    return found
 
 
 def missing_column(source: str, column: str, columns: Iterable[str], key: str) -> InputError:

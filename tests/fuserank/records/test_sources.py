@@ -176,3 +176,52 @@ def test_scale() -> None:
         ColumnMap(("price", "title"), {}, {}, scale={"prize": 0.01})
     with pytest.raises(ConfigError, match="number field"):
         ColumnMap(("title",), {}, {}, scale={"title": 2.0})
+
+
+def test_atomic_files(tmp_path: Path) -> None:
+    (tmp_path / "x.item").write_text('item_id:token\ttitle:token_seq\tyear:float\n7\tA "Big" Day\t1999\n8\tshort\n')
+    rows = [row for file in open_tables(tmp_path, ["x.item"]) for row in file.rows]
+    assert rows[0].values == {"item_id": "7", "title": ["A", '"Big"', "Day"], "year": "1999"}
+    assert (rows[1].position, rows[1].values, rows[1].problem) == (1, None, "wrong number of columns")
+    (tmp_path / "y.item").write_text("a:token\ta:float\n")
+    with pytest.raises(InputError, match="more than once"):
+        list(open_tables(tmp_path, ["y.item"]))
+
+
+def test_sequences(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("u1 a b\n\nu2\nu3 a\n")
+    rows = [row for file in open_tables(tmp_path, ["s.txt"], form="sequences") for row in file.rows]
+    found = [(row.position, row.values and tuple(row.values.values()), row.problem) for row in rows]
+    assert found == [
+        (0, ("u1", "a", 0), ""),
+        (1, ("u1", "b", 1), ""),
+        (2, None, "no items"),
+        (3, ("u3", "a", 0), ""),
+    ]
+    with pytest.raises(InputError, match="unknown table format"):
+        list(open_tables(tmp_path, ["s.txt"]))
+
+
+def test_objects_and_nested_columns(tmp_path: Path) -> None:
+    (tmp_path / "o.json").write_text('{"a": {"size": {"eu": 42}, "tags": [1, 2]}, "b": 5}')
+    rows = [row.values for file in open_tables(tmp_path, ["o.json"], form="object") for row in file.rows]
+    assert rows[0] is not None
+    assert rows[0]["key"] == "a"
+    assert rows[0]["value.size.eu"] == 42
+    assert rows[0]["value.tags"] == [1, 2]
+    assert rows[1] == {"key": "b", "value": 5}
+    columns = ColumnMap(
+        ("product_id", "attributes"), {"product_id": "key"}, {}, patterns=("value.size.*",), form="object"
+    )
+    mapped = [values for _, values, _ in read_rows(tmp_path, ["o.json"], columns, Quarantine("products"))]
+    assert mapped == [{"product_id": "a", "attributes": {"eu": 42}}, {"product_id": "b"}]
+    (tmp_path / "l.json").write_text("[1]")
+    with pytest.raises(InputError, match="no JSON object"):
+        [row for file in open_tables(tmp_path, ["l.json"], form="object") for row in file.rows]
+
+
+def test_row_numbers_stand_for_ids(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text\none\ntwo\n")
+    columns = ColumnMap(("product_id", "title"), {"product_id": "@row", "title": "text"}, {})
+    mapped = [values for _, values, _ in read_rows(tmp_path, ["t.csv"], columns, Quarantine("products"))]
+    assert mapped == [{"product_id": "t.csv:0", "title": "one"}, {"product_id": "t.csv:1", "title": "two"}]
