@@ -11,15 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     *("records.generate.products=240", "records.generate.users=60", "records.generate.queries=120"),
-    *(
-        "pretrain.text.epochs=1",
-        "pretrain.image.epochs=1",
-        "train.epochs=2",
-        "train.refine.steps=4",
-        "tune.epochs=1",
-        "tune.trials=8",
-    ),
-    *("evaluate.bootstrap=200", "serve.port=0"),
+    *("pretrain.text.epochs=1", "pretrain.image.epochs=1", "tune.epochs=1", "tune.trials=8"),
+    *("train.epochs=2", "train.refine.steps=4", "evaluate.bootstrap=200", "serve.port=0"),
 )
 STAGES = ("generate", "preprocess", "pretrain", "tune", "train", "index", "evaluate", "feedback")
 

@@ -269,12 +269,13 @@ def _object(source: str, position: int, values: Any) -> RawRow:
 
 
 def _flat(values: dict[str, Any], depth: int = 8) -> dict[str, Any]:
-    """The same with a column `a.b` for each entry b of an object a, so that a config can name it."""
-    found = dict(values)
+    """The same with a column `a.b` for each entry b of an object a, so that a config can name it; a column that has
+    such a name itself keeps its value."""
+    nested: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict) and depth:
-            found |= {f"{name}.{inner}": deep for inner, deep in _flat(value, depth - 1).items()}
-    return found
+            nested |= {f"{name}.{inner}": deep for inner, deep in _flat(value, depth - 1).items()}
+    return nested | values if nested else values
 
 
 def missing_column(source: str, column: str, columns: Iterable[str], key: str) -> InputError:

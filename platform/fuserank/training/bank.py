@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 from fuserank.models.fused import FusedModel
-from fuserank.training.data import RankingData, Side, gather
-from fuserank.training.encode import autocast
-
-CHUNK = 256  # rows encoded at a time
+from fuserank.training.data import RankingData, Side
+from fuserank.training.encode import encode_chunks
 
 
 class Bank:
     """K training products, drawn and encoded anew for every epoch."""
 
-    @torch.no_grad()
     def __init__(self, model: FusedModel, data: RankingData, size: int, device: torch.device, draw: tuple[int, ...]):
         """
         Args:
@@ -33,15 +30,10 @@ class Bank:
         self.device, self.modalities = device, data.modalities
         self.mask = data.products.mask[self.rows][:, data.columns]
         self.hidden: dict[str, Tensor] = {}  # modality → [K, H]
-        training = model.training
-        model.eval()
-        for start in range(0, len(self.rows), CHUNK):
-            chunk = self.rows[start : start + CHUNK]
-            side = gather(data.products, chunk, data.modalities, data.columns).to(device)
-            with autocast(device):
-                hidden = {m: model.hidden(m, inputs) for m, (_, inputs) in side.inputs.items()}
+        for chunk, side, hidden in encode_chunks(
+            model, data.products, self.rows, data.modalities, data.columns, device
+        ):
             self.update(chunk, side, hidden)
-        model.train(training)
 
     @torch.no_grad()
     def update(self, rows: np.ndarray, side: Side, hidden: Mapping[str, Tensor]) -> None:

@@ -18,12 +18,11 @@ from fuserank.features.table import FeatureTable
 from fuserank.models.build import headless_model
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
-from fuserank.training.data import Inputs, gather
-from fuserank.training.encode import autocast
+from fuserank.training.data import Inputs
+from fuserank.training.encode import encode_chunks
 from fuserank.training.loop import make_fit
 from fuserank.training.supervised import Supervised, new_model, open_splits
 
-CHUNK = 256  # rows encoded at a time
 SIDES = {"product": "features.parquet", "query": "query_features.parquet"}
 
 
@@ -46,25 +45,20 @@ class CachedTable:
         return {"hidden": torch.from_numpy(self.hidden[modality][self._slots[modality][rows]].astype(np.float32))}
 
 
-@torch.inference_mode()
 def encode_all(model: FusedModel, table: Inputs, mask: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
     """Encoder outputs by modality, float16 [rows with it, H]; the model is put in evaluation mode for it.
 
     Args:
         mask: bool [N, M] in MODALITIES order: what to encode, part of the table's own mask.
     """
-    found, training = {}, model.training
-    model.eval()
+    found = {}
     for modality in model.modalities:
         column = MODALITIES.index(modality)
-        rows, parts = np.flatnonzero(mask[:, column]), []
-        for start in range(0, len(rows), CHUNK):
-            side = gather(table, rows[start : start + CHUNK], (modality,), [column]).to(device)
-            with autocast(device):
-                parts.append(model.hidden(modality, side.inputs[modality][1]).half().cpu().numpy())
+        rows = np.flatnonzero(mask[:, column])
+        chunks = encode_chunks(model, table, rows, (modality,), [column], device)
+        parts = [hidden[modality].half().cpu().numpy() for _, _, hidden in chunks]
         if parts:
             found[modality] = np.concatenate(parts)
-    model.train(training)
     return found
 
 

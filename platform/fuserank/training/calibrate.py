@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from fuserank.models.fused import FusedModel, Standardize
-from fuserank.training.data import Inputs, RankingData, gather
+from fuserank.training.data import Inputs, RankingData
+from fuserank.training.encode import encode_chunks
 
 ROWS = 512  # enough for a mean and a spread of a few hundred dimensions
 SMALLEST = 0.05  # share of the mean spread below which a dimension counts as constant
@@ -14,8 +15,6 @@ SMALLEST = 0.05  # share of the mean spread below which a dimension counts as co
 def calibrate(model: FusedModel, data: RankingData, seed: int) -> None:
     """Set center and spread of every projection from up to ROWS training products and queries."""
     random = np.random.default_rng((seed, 3))
-    training = model.training
-    model.eval()
     sides = ((data.products, data.product_rows), (data.queries, data.query_rows))
     for modality, column in zip(data.modalities, data.columns, strict=True):
         found = []
@@ -26,7 +25,6 @@ def calibrate(model: FusedModel, data: RankingData, seed: int) -> None:
                 found.append(_hidden(model, table, chosen, modality, column))
         if sum(map(len, found)) > 1:
             _set(model.projections[modality], torch.cat(found))
-    model.train(training)
 
 
 def _set(projection: torch.nn.Module, hidden: torch.Tensor) -> None:
@@ -40,8 +38,5 @@ def _set(projection: torch.nn.Module, hidden: torch.Tensor) -> None:
 
 def _hidden(model: FusedModel, table: Inputs, rows: np.ndarray, modality: str, column: int) -> torch.Tensor:
     device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(rows), 128):
-        side = gather(table, rows[start : start + 128], (modality,), [column]).to(device)
-        parts.append(model.hidden(modality, side.inputs[modality][1]).float())
-    return torch.cat(parts)
+    chunks = encode_chunks(model, table, rows, (modality,), [column], device)
+    return torch.cat([hidden[modality].float() for _, _, hidden in chunks])

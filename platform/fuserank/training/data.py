@@ -100,7 +100,7 @@ class Batch:
     queries: Side
     grades: Tensor  # [Q, P], with a bank [Q, P + K]
     rows: Tensor  # [P] product rows
-    asked: np.ndarray  # [Q] query rows
+    query_rows: np.ndarray  # [Q]
     bank: Side | None = None  # K further products, by their encoder outputs (training/bank.py)
     history: dict[str, Tensor] = field(default_factory=dict)  # rows, types, gaps, mask [B, T+1]
 

@@ -1,5 +1,6 @@
 """Runs the encoders over one side of a batch, or over whole tables without gradients."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from fuserank.models.fused import QUERYABLE, FusedModel
 from fuserank.training.data import Inputs, Side, gather
 
+CHUNK = 256  # rows encoded at a time
 Role = Literal["product", "query"]
 
 
@@ -34,6 +36,37 @@ def place(model: FusedModel, side: Side, hidden: dict[str, Tensor], role: Role) 
     return vectors, mask
 
 
+@torch.no_grad()
+def encode_chunks(
+    model: FusedModel,
+    table: Inputs,
+    rows: np.ndarray,
+    modalities: tuple[str, ...],
+    columns: list[int],
+    device: torch.device,
+    size: int = CHUNK,
+) -> Iterator[tuple[np.ndarray, Side, dict[str, Tensor]]]:
+    """Encoder outputs of many rows, a chunk at a time; the model is in evaluation mode while the chunks are drawn.
+
+    Args:
+        modalities: which encoders to run; columns: their places in the table's mask.
+
+    Yields:
+        The chunk's rows, its inputs, and its encoder outputs by modality ([rows with it, H]).
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            side = gather(table, chunk, modalities, columns).to(device)
+            with autocast(device):
+                hidden = hidden_of(model, side)
+            yield chunk, side, hidden
+    finally:
+        model.train(was_training)
+
+
 @torch.inference_mode()
 def encode_table(
     model: FusedModel,
@@ -42,19 +75,15 @@ def encode_table(
     columns: list[int],
     role: Role,
     device: torch.device,
-    size: int = 256,
+    size: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
     """Vectors [N, M, D] and mask [N, M] of many rows, on the CPU; the model is put in evaluation mode for it."""
-    was_training = model.training
-    model.eval()
     vectors, masks = [], []
-    for start in range(0, len(rows), size):
-        side = gather(table, rows[start : start + size], model.modalities, columns).to(device)
+    for _, side, hidden in encode_chunks(model, table, rows, model.modalities, columns, device, size):
         with autocast(device):
-            vector, mask = place(model, side, hidden_of(model, side), role)
+            vector, mask = place(model, side, hidden, role)
         vectors.append(vector.float().cpu())
         masks.append(mask.cpu())
-    model.train(was_training)
     if not vectors:
         count = len(model.modalities)
         return torch.zeros(0, count, model.width), torch.zeros(0, count, dtype=torch.bool)

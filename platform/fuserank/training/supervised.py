@@ -184,7 +184,7 @@ class Supervised:
             rows = batch.rows.numpy()
             if bank is not None:
                 others, batch.bank = bank.beside(rows)
-                grades = torch.from_numpy(data.judgments.matrix(batch.asked, others))
+                grades = torch.from_numpy(data.judgments.matrix(batch.query_rows, others))
                 batch.grades = torch.cat([batch.grades, grades], 1)
             dropped = torch.rand(batch.grades.shape[1], len(data.modalities), generator=generator)
             batch.products, batch.queries = batch.products.to(self.device), batch.queries.to(self.device)

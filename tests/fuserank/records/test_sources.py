@@ -215,6 +215,9 @@ def test_objects_and_nested_columns(tmp_path: Path) -> None:
     )
     mapped = [values for _, values, _ in read_rows(tmp_path, ["o.json"], columns, Quarantine("products"))]
     assert mapped == [{"product_id": "a", "attributes": {"eu": 42}}, {"product_id": "b"}]
+    (tmp_path / "n.jsonl").write_text('{"a.b": "own", "a": {"b": "nested", "c": 1}}')
+    (values,) = [row.values for file in open_tables(tmp_path, ["n.jsonl"]) for row in file.rows]
+    assert values == {"a.b": "own", "a": {"b": "nested", "c": 1}, "a.c": 1}
     (tmp_path / "l.json").write_text("[1]")
     with pytest.raises(InputError, match="no JSON object"):
         [row for file in open_tables(tmp_path, ["l.json"], form="object") for row in file.rows]
