@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fuserank.evaluation.intervals import interval
 from fuserank.evaluation.metrics import ndcg_at_k
 from fuserank.losses.listwise import listwise_loss
 from fuserank.models.reranker import Reranker
@@ -73,8 +74,13 @@ def ndcg(scores: Tensor, lists: Lists) -> np.ndarray:
 def fit_reranker(lists: Lists, seed: int, folds: int = 5, steps: int = 200) -> tuple[Reranker, dict[str, float]]:
     """The reranker, and the cross-validated nDCG@10 of it and of the fused order it started from.
 
-    It is fitted on all lists if cross-validation over queries shows a lift. Without one, or with too few queries to
-    tell, it is an untrained one, which keeps the fused order: nothing unproven reorders answers.
+    It is fitted on all lists if the lift seen in cross-validation is clear of 0: the 95 % bootstrap interval of the
+    paired difference, owners resampled. Without that, or with too few owners to tell, it is an untrained one, which
+    keeps the fused order: nothing unproven reorders answers.
+
+    Returns:
+        The reranker and `fused_ndcg@10`; where there were enough owners also `reranked_ndcg@10`, `lift_low`,
+        `lift_high`, and `kept` (1 or 0).
     """
     owners = np.unique(lists.owner)
     fold_of = np.random.default_rng(seed).permutation(len(owners)) % folds
@@ -89,7 +95,15 @@ def fit_reranker(lists: Lists, seed: int, folds: int = 5, steps: int = 200) -> t
         part = lists.part(rows)
         with torch.inference_mode():
             after[rows] = ndcg(fitted(part.features), part)
-    summary["reranked_ndcg@10"] = float(np.nanmean(after))
-    if summary["reranked_ndcg@10"] <= summary["fused_ndcg@10"]:
-        return Reranker(lists.features.shape[2]).eval(), summary
-    return _fit(lists, steps, seed), summary
+    lift = interval(_by_owner(after - before, lists.owner), seed=seed)
+    kept = lift.low > 0
+    summary |= {"reranked_ndcg@10": float(np.nanmean(after)), "lift_low": lift.low, "lift_high": lift.high}
+    summary["kept"] = float(kept)
+    return (_fit(lists, steps, seed) if kept else Reranker(lists.features.shape[2]).eval()), summary
+
+
+def _by_owner(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Mean of each owner's values that are not NaN: lists of one owner are no independent observations."""
+    known = ~np.isnan(values)
+    _, group = np.unique(owner[known], return_inverse=True)
+    return np.bincount(group, values[known]) / np.bincount(group)

@@ -43,6 +43,17 @@ def test_without_a_lift_it_keeps_the_fused_order() -> None:
     assert torch.equal(found, lists.features[..., 0].argsort(dim=1, stable=True))
 
 
+def test_a_lift_that_may_be_chance_is_not_kept() -> None:
+    """Cross-validation shows +.06 on 16 queries, with an interval that holds 0: the fused order stays."""
+    lists = planted(1, queries=16, signal=0.25)
+    reranker, summary = fit_reranker(lists, seed=0, steps=40)
+    assert summary["reranked_ndcg@10"] > summary["fused_ndcg@10"] + 0.05
+    assert summary["lift_low"] < 0 < summary["lift_high"]
+    assert summary["kept"] == 0
+    assert torch.equal(reranker.linear.weight[0], torch.tensor([1.0, 0, 0, 0, 0]))
+    assert fit_reranker(planted(0), seed=0, steps=60)[1]["kept"] == 1
+
+
 def test_noise_shows_no_lift() -> None:
     """Features of pure noise: cross-validation must not report what fitting alone would show."""
     lists = planted(2, queries=12)
