@@ -10,6 +10,7 @@ from fuserank.records.synthetic.taxonomy import ATTRIBUTES, words
 # Shares of the kinds of query. Spoken ones become typed ones where there is no speech.
 KINDS = {"text": 0.69, "mixed": 0.15, "image": 0.08, "spoken": 0.08}
 SEEN = ("colour", "pattern", "shape")  # what a picture can ask for
+UNSEEN = ("material", "tier")
 PHRASES = ("{words}", "{words}", "a {words}", "{words} please", "looking for a {words}", "i want a {words}")
 LIKE = ("like this, {words}", "this but {words}", "one like this: {words}")
 
@@ -71,10 +72,18 @@ def _wanted(draw: random.Random, target: Product, kind: str) -> dict[str, str]:
     if kind == "image":
         names = SEEN
     elif kind == "mixed":
-        names = (*SEEN, draw.choice(("material", "tier")))  # all that its picture shows, and one thing it cannot
+        names = (*SEEN, draw.choice(UNSEEN))  # all that its picture shows, and one thing it cannot
     else:
-        names = tuple(draw.sample(ATTRIBUTES, draw.choices((1, 2, 3), (0.3, 0.5, 0.2))[0]))
+        names = _named(draw, draw.choices((1, 2, 3), (0.3, 0.5, 0.2))[0])
     return {name: target.value(name) for name in names}
+
+
+def _named(draw: random.Random, count: int) -> tuple[str, ...]:
+    """What a typed query names: of several attributes one that a picture shows and one that it cannot show."""
+    if count == 1:
+        return (draw.choice(ATTRIBUTES),)
+    first = draw.choice(SEEN), draw.choice(UNSEEN)
+    return (*first, *draw.sample([name for name in ATTRIBUTES if name not in first], count - 2))
 
 
 def _text(draw: random.Random, kind_of_product: str, wanted: dict[str, str], kind: str) -> str:
