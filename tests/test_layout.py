@@ -23,12 +23,13 @@ PACKAGES = {
     **{name: ROOT / name for name in ("workloads", "serve", "tune")},
 }
 
-BASE = {"config", "errors", "artifacts"}
+BASE = {"config", "errors", "files", "artifacts"}
 FLOORS: dict[str, set[str]] = {
     # what each part of fuserank may import of the others; itself goes without saying
     "errors": set(),
     "config": {"errors"},
-    "artifacts": {"config", "errors"},
+    "files": {"errors"},
+    "artifacts": {"config", "errors", "files"},
     "records": BASE,
     "features": BASE | {"records"},
     "models": BASE | {"records"},

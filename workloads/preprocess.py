@@ -26,6 +26,7 @@ from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer, split_block
 from fuserank.features.text import product_text
+from fuserank.files import Folder, folder_of
 from fuserank.records import events, products, queries
 from fuserank.records.label_queries import label_queries
 from fuserank.records.mapping import column_map
@@ -90,17 +91,18 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _root(experiment: Experiment) -> Path:
+def _root(experiment: Experiment) -> Folder:
     if experiment.records.generate is not None:
-        return stage_folder(experiment, "generate")
+        return folder_of(stage_folder(experiment, "generate"))
     if experiment.records.root is None:
         raise ConfigError(
             "records.root is not set.", "Give the folder of the shop's files, e.g. --set records.root=/path/to/shop."
         )
-    return Path(experiment.records.root).expanduser().resolve()
+    root = experiment.records.root
+    return Folder(root if "://" in root else str(Path(root).expanduser().resolve()))
 
 
-def _read_products(records: Records, root: Path, aside: Quarantine, split: Callable[[str], str]) -> pa.Table:
+def _read_products(records: Records, root: Folder, aside: Quarantine, split: Callable[[str], str]) -> pa.Table:
     table, by_product = records.products, records.split.by == "product"
     for field, source in (("images", records.images), ("audio", records.audio)):
         if field in table.map and source is None:
@@ -114,7 +116,7 @@ def _read_products(records: Records, root: Path, aside: Quarantine, split: Calla
 
 
 def _read_queries(
-    records: Records, root: Path, staged: pa.Table, aside: dict[str, Quarantine], split: Callable[[str], str]
+    records: Records, root: Folder, staged: pa.Table, aside: dict[str, Quarantine], split: Callable[[str], str]
 ) -> tuple[pa.Table, pa.Table]:
     """Queries as STAGED_QUERY and their judgments: the shop's own, made from labels, or none."""
     made = records.label_queries
@@ -145,7 +147,7 @@ def _read_queries(
     return asked, queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)
 
 
-def _read_events(records: Records, root: Path, staged: pa.Table, aside: Quarantine) -> pa.Table:
+def _read_events(records: Records, root: Folder, staged: pa.Table, aside: Quarantine) -> pa.Table:
     if records.events is None:
         return EVENT.empty_table()
     columns = column_map(records.events, events.FIELDS, "events")
@@ -182,9 +184,9 @@ def _uses(column: pa.ChunkedArray) -> bool:
     return any(column.to_pylist())
 
 
-def _media(root: Path, media: Media | None, name: str, used: bool) -> MediaSource | None:
+def _media(root: Folder, media: Media | None, name: str, used: bool) -> MediaSource | None:
     """The media's folder or zip; None where no row names one, so that a shop without speech needs no audio file."""
-    return MediaSource(root / media.source, f"records.{name}.source") if media is not None and used else None
+    return MediaSource(root, media.source, f"records.{name}.source") if media is not None and used else None
 
 
 def _featurize(worker: RowFeaturizer, staged: pa.Table, folder: Path, block_rows: int, aside: Quarantine) -> pa.Table:

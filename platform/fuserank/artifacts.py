@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fuserank.config import Experiment
 from fuserank.errors import MissingStageError, StageError
+from fuserank.files import Folder
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -115,17 +116,19 @@ def _value(experiment: Experiment, path: str) -> object:
 
 
 def _raw_inputs(experiment: Experiment) -> dict[str, tuple[int, int]]:
-    """Name, size and time of a catalogue's own files, so that a changed file makes `preprocess` stale."""
+    """Name, size and time of a catalogue's own files, so that a changed file makes `preprocess` stale.
+
+    A folder of media is looked at picture by picture when `preprocess` runs, not here.
+    """
     records = experiment.records
     if records.generate is not None or records.root is None:
         return {}
-    root, patterns = Path(records.root), []
+    folder, patterns = Folder(records.root), []
     for table in (records.products, records.queries, records.judgments, records.events):
         patterns += table.files if table is not None else []
     for media in (records.images, records.audio):
         patterns += [media.source] if media is not None else []
-    files = {file for pattern in patterns for file in root.glob(pattern)}
-    return {file.relative_to(root).as_posix(): (file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)}
+    return {name: folder.stamp(name) for name in sorted({n for pattern in patterns for n in folder.glob(pattern)})}
 
 
 def digest(experiment: Experiment, stage: str) -> str:

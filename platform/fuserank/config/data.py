@@ -31,7 +31,7 @@ class Table(Section):
     """
 
     files: list[str]
-    format: Literal["auto", "sequences", "object"] = "auto"  # auto: by the files' names
+    format: Literal["auto", "sequences", "object", "names"] = "auto"  # auto: by the files' names
     map: dict[str, str | list[str]] = {}
     attributes: list[str] = []  # columns whose name fits, e.g. `attr_*`, become attributes named by what the star fits
     scale: dict[str, Annotated[float, Field(gt=0)]] = {}  # number field → factor, e.g. price: 0.01 for cents

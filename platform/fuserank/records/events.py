@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fuserank.files import Folder
 from fuserank.records import fields
 from fuserank.records.mapping import ColumnMap, joined, read_rows
 from fuserank.records.quarantine import ROW, Quarantine
@@ -15,7 +16,7 @@ FIELDS = tuple(EVENT.names)
 
 
 def read_events(
-    root: Path, files: list[str], columns: ColumnMap, quarantine: Quarantine, products: Collection[str]
+    root: Folder | Path, files: list[str], columns: ColumnMap, quarantine: Quarantine, products: Collection[str]
 ) -> pa.Table:
     """All events of known types about known products, sorted by timestamp (then file order).
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from fuserank.config import Table
 from fuserank.errors import ConfigError
+from fuserank.files import Folder
 from fuserank.records.fields import is_empty, plain
 from fuserank.records.quarantine import ROW, Quarantine
-from fuserank.records.sources import Format, RawRow, missing_column, open_tables
+from fuserank.records.readers import Format, RawRow
+from fuserank.records.sources import missing_column, open_tables
 
 ATTRIBUTES = "attributes."
 ROW_NUMBER = "@row"  # stands for a column that holds each row's place, for tables without ids
@@ -157,7 +159,7 @@ def joined(value: Any) -> Any:
 
 
 def read_rows(
-    root: Path, files: list[str], columns: ColumnMap, quarantine: Quarantine
+    root: Folder | Path, files: list[str], columns: ColumnMap, quarantine: Quarantine
 ) -> Iterator[tuple[RawRow, dict[str, Any], dict[str, Any]]]:
     """Every readable row of a table: where it stands, its mapped fields, its raw columns; others are set aside.
 

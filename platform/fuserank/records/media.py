@@ -7,11 +7,15 @@ import hashlib
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from fuserank.errors import InputError, MediaError
+from fuserank.files import Folder, folder_of
 
+_T = TypeVar("_T")
 MAX_BYTES = 64 * 1024 * 1024  # of one picture or sound, unpacked
 _SIGNATURES = (
     (b"\xff\xd8\xff", "jpg"),
@@ -29,43 +33,58 @@ _SIGNATURES = (
 class MediaSource:
     """Pictures or sounds by path, from a folder or a zip file. Picklable: a zip is opened once in each process."""
 
-    def __init__(self, path: Path, key: str = "records.images.source"):
-        """Takes the folder or zip and the config key that named it.
+    def __init__(self, root: Folder | Path, name: str = "", key: str = "records.images.source"):
+        """Takes the shop's folder, the name of the folder or zip in it, and the config key that named it.
 
         Raises:
             InputError: there is no such folder or zip.
         """
-        self._path, self._zip = path, path.is_file()
-        if self._zip and not zipfile.is_zipfile(path):
-            raise InputError(f"{key}: {path} is not a zip file.", "Give a folder or a zip file below records.root.")
-        if not self._zip and not path.is_dir():
-            raise InputError(
-                f"{key}: {path} does not exist.",
-                "Give a folder or a zip file below records.root, or correct records.root.",
-            )
+        self._root, self._name = folder_of(root), name
+        self._zip = bool(name) and self._root.is_file(name)
+        hint = "Give a folder or a zip file below records.root, or correct records.root."
+        if self._zip:
+            with self._root.open(name) as stream:
+                if not zipfile.is_zipfile(stream):
+                    raise InputError(f"{key}: {root}/{name} is not a zip file.", hint)
+        elif not self._root.is_folder(name):
+            raise InputError(f"{key}: {root}/{name} does not exist.", hint)
+        self._folder = self._root if self._zip or not name else self._root.join(name)
 
     def read(self, name: str) -> bytes:
         """The bytes of one medium.
 
         Args:
-            name: its path inside the folder or zip, with forward slashes.
+            name: its path inside the folder or zip, with forward slashes; a leading one is a shop's web root.
 
         Raises:
             MediaError: "missing file: …", "forbidden path: …", "file too large: …" or "unreadable file: …".
         """
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        return self._guarded(name, self._from_zip if self._zip else self._from_folder)
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Two numbers that change with the medium: size and checksum in a zip, size and time elsewhere.
+
+        Raises:
+            MediaError: as `read`.
+        """
+        return self._guarded(name, self._zip_stamp if self._zip else self._folder_stamp)
+
+    def _guarded(self, name: str, find: Callable[[str], _T]) -> _T:
+        inside = name.lstrip("/")
+        if ".." in PurePosixPath(inside).parts or "\\" in name or "\0" in name:
             raise MediaError(f"forbidden path: {name!r} leaves the media folder")
         try:
-            return self._from_zip(name) if self._zip else self._from_folder(name)
+            return find(inside)
         except (KeyError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise MediaError(f"missing file: {name}") from None
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
             raise MediaError(f"unreadable file: {name}: {error}") from None
 
+    def _archive(self) -> zipfile.ZipFile:
+        return _archive(self._root, self._name, *self._root.stamp(self._name))
+
     def _from_zip(self, name: str) -> bytes:
-        status = self._path.stat()
-        archive = _archive(str(self._path), status.st_size, status.st_mtime_ns)
+        archive = self._archive()
         info = archive.getinfo(name)
         if info.is_dir():
             raise KeyError(name)
@@ -74,16 +93,28 @@ class MediaSource:
             return _limited(name, stream.read(MAX_BYTES + 1))  # the size in a zip's directory may be a lie
 
     def _from_folder(self, name: str) -> bytes:
-        file, root = (self._path / name).resolve(), self._path.resolve()
-        if not file.is_relative_to(root):
+        self._contained(name)
+        _limit(name, self._folder.stamp(name)[0])
+        with self._folder.open(name) as stream:
+            return _limited(name, stream.read(MAX_BYTES + 1))
+
+    def _zip_stamp(self, name: str) -> tuple[int, int]:
+        info = self._archive().getinfo(name)
+        return info.file_size, info.CRC
+
+    def _folder_stamp(self, name: str) -> tuple[int, int]:
+        self._contained(name)
+        return self._folder.stamp(name)
+
+    def _contained(self, name: str) -> None:
+        local = self._folder.local
+        if local is not None and not (local / name).resolve().is_relative_to(local.resolve()):
             raise MediaError(f"forbidden path: {name!r} leaves the media folder")
-        _limit(name, file.stat().st_size)
-        return _limited(name, file.read_bytes())
 
 
 @lru_cache(maxsize=4)
-def _archive(path: str, _size: int, _modified: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+def _archive(root: Folder, name: str, _size: int, _modified: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(root.open(name))
 
 
 def _limit(name: str, size: int) -> None:

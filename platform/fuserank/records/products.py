@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from fuserank.errors import ConfigError, EmptyCatalogueError
+from fuserank.files import Folder
 from fuserank.records import fields
 from fuserank.records.mapping import ColumnMap, joined, read_rows
 from fuserank.records.quarantine import ROW, Quarantine
+from fuserank.records.readers import RawRow
 from fuserank.records.schema import PRODUCT
-from fuserank.records.sources import RawRow
 
 FIELDS = tuple(name for name in PRODUCT.names if name not in ("labels", "split"))
 
@@ -40,7 +41,7 @@ _TYPED: dict[str, Callable[[Any], Any]] = {
 
 
 def read_products(
-    root: Path,
+    root: Folder | Path,
     files: list[str],
     columns: ColumnMap,
     list_separator: str,

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from fuserank.errors import ConfigError
+from fuserank.files import Folder
 from fuserank.records import fields
 from fuserank.records.mapping import ColumnMap, joined, read_rows
 from fuserank.records.quarantine import ROW, Quarantine
@@ -20,7 +21,7 @@ STAGED_QUERY = pa.schema([*QUERY, pa.field("source", pa.string(), nullable=False
 
 
 def read_queries(
-    root: Path,
+    root: Folder | Path,
     files: list[str],
     columns: ColumnMap,
     quarantine: Quarantine,
@@ -69,7 +70,7 @@ def read_queries(
 
 
 def read_judgments(
-    root: Path,
+    root: Folder | Path,
     files: list[str],
     columns: ColumnMap,
     quarantine: Quarantine,

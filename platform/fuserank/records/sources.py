@@ -1,81 +1,50 @@
 """A shop's table files → raw rows. Reads CSV, TSV, JSON lines or arrays, Parquet and atomic files, each plain, .gz or
-inside a .zip; and, where the config says so, `sequences` (a line a user: `user item item …` in time order) and
-`object` (one JSON object, each of its entries a row).
+inside a .zip; and, where the config says so, `sequences` (a line a user: `user item item …` in time order), `object`
+(one JSON object, each of its entries a row) and `names` (each file, or each member of a zip, a row).
 
 Every row comes back with the file it stands in and its 0-based position there, also the rows that cannot be read.
 """
 
-import csv
 import difflib
-import gzip
-import io
-import json
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, cast
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fuserank.errors import InputError
-
-ATOMIC = (".inter", ".item", ".user")  # tab-separated, the header tells each column's type: `movie_title:token_seq`
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", *ATOMIC)
-Format = Literal["auto", "sequences", "object"]
+from fuserank.files import Folder, folder_of
+from fuserank.records.readers import FORMATS, Format, RawRow, TableFile, format_of, guard, open_stream
 
 
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """One row as it stands in a file; `values` is None if it could not be read, and then `problem` says why."""
-
-    source: str
-    position: int
-    values: dict[str, Any] | None
-    problem: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """One file's rows. `columns` is known before reading for CSV, TSV and Parquet, None for JSON."""
-
-    source: str
-    columns: list[str] | None
-    rows: Iterator[RawRow]
-
-
-def find_files(root: Path, patterns: Iterable[str], key: str = "records.products.files") -> list[Path]:
+def find_files(root: Folder | Path, patterns: Iterable[str], key: str = "records.products.files") -> list[str]:
     """Files below root that match the patterns, each once, in the patterns' order and sorted within one.
 
     Raises:
         InputError: the root or a pattern's files do not exist; the message names records.root.
     """
-    if not root.is_dir():
+    folder = folder_of(root)
+    if not folder.is_folder():
         raise InputError(
             f"records.root {root} is not a folder.", "Give the shop's folder, e.g. --set records.root=/path/to/shop."
         )
-    found: dict[Path, None] = {}
+    found: dict[str, None] = {}
     for pattern in patterns:
-        inside = not PurePosixPath(pattern).is_absolute() and ".." not in PurePosixPath(pattern).parts
-        matches = sorted(path for path in root.glob(pattern) if path.is_file()) if inside else []
+        matches = folder.glob(pattern) if not pattern.startswith("/") else []
         if not matches:
             raise InputError(
                 f"{key}: no file {pattern!r} below records.root {root}.",
-                f"Correct {key} or point records.root at the folder that holds it ({_listing(root)}).",
+                f"Correct {key} or point records.root at the folder that holds it ({_listing(folder)}).",
             )
         found |= dict.fromkeys(matches)
     return list(found)
 
 
-def _listing(root: Path) -> str:
-    names = sorted(path.name for path in root.iterdir())[:8]
+def _listing(folder: Folder) -> str:
+    names = folder.listing()[:8]
     return f"it holds {', '.join(names)}" if names else "it is empty"
 
 
 def open_tables(
-    root: Path, patterns: Iterable[str], key: str = "records.products.files", form: Format = "auto"
+    root: Folder | Path, patterns: Iterable[str], key: str = "records.products.files", form: Format = "auto"
 ) -> Iterator[TableFile]:
     """Every table file below root that matches a pattern, zip files' members included.
 
@@ -85,197 +54,37 @@ def open_tables(
     Raises:
         InputError: missing files, an unknown format, a damaged file.
     """
-    for path in find_files(root, patterns, key):
-        source = path.relative_to(root).as_posix()
-        if path.suffix.lower() != ".zip":
-            with path.open("rb") as stream:
-                yield _open(stream, source, form)
+    folder = folder_of(root)
+    for source in find_files(folder, patterns, key):
+        zipped = PurePosixPath(source).suffix.lower() == ".zip"
+        if form == "names":
+            yield _names(folder, source, zipped)
             continue
-        with _guard(source), zipfile.ZipFile(path) as archive:
+        if not zipped:
+            with guard(source), folder.open(source) as stream:
+                yield open_stream(stream, source, form)
+            continue
+        with guard(source), folder.open(source) as whole, zipfile.ZipFile(whole) as archive:
             names = [name for name in sorted(archive.namelist()) if not name.endswith("/")]
-            members = [name for name in names if form != "auto" or _format(name) is not None]
+            members = [name for name in names if form != "auto" or format_of(name) is not None]
             if not members:
                 raise InputError(f"{source} holds no table file.", f"Readable are {', '.join(FORMATS)}, plain or .gz.")
             for member in members:
                 with archive.open(member) as stream:
-                    yield _open(stream, f"{source}/{member}", form)
+                    yield open_stream(stream, f"{source}/{member}", form)
 
 
-class _guard:  # noqa: N801  (reads as a statement)
-    """Turns damaged-file errors into InputError naming the file."""
-
-    def __init__(self, source: str):
-        self._source = source
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, (OSError, EOFError, zipfile.BadZipFile, pa.ArrowException, RuntimeError)):
-            raise InputError(f"{self._source} cannot be read: {error}", "Check that the file is whole.") from None
-
-
-def _format(name: str) -> str | None:
-    suffix = PurePosixPath(name.lower().removesuffix(".gz")).suffix
-    return suffix if suffix in FORMATS else None
-
-
-def _open(stream: IO[bytes], source: str, form: Format) -> TableFile:
-    kind = _format(source)
-    if kind is None and form == "auto":
-        raise InputError(
-            f"{source}: unknown table format.", f"Readable are {', '.join(FORMATS)}, plain, .gz or inside a .zip."
-        )
-    with _guard(source):
-        if source.lower().endswith(".gz"):
-            stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-        if kind == ".parquet" and form == "auto":
-            return _parquet(stream, source)
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-        if form == "sequences":
-            return TableFile(source, ["user_id", "item_id", "step"], _guarded(_sequences(text, source), source))
-        if form == "object":
-            return TableFile(source, ["key", "value"], _guarded(_entries(text, source), source))
-        if kind in ATOMIC:
-            return _atomic(text, source)
-        if kind in (".csv", ".tsv"):
-            return _delimited(text, source, "\t" if kind == ".tsv" else ",")
-        return TableFile(source, None, _guarded(_json(text, source), source))
-
-
-def _guarded(rows: Iterator[RawRow], source: str) -> Iterator[RawRow]:
-    with _guard(source):
-        yield from rows
-
-
-def _parquet(stream: IO[bytes], source: str) -> TableFile:
-    file = pq.ParquetFile(pa.BufferReader(stream.read()))
-
-    def rows() -> Iterator[RawRow]:
-        position = 0
-        for batch in file.iter_batches():
-            for values in batch.to_pylist(maps_as_pydicts="lossy"):
-                yield RawRow(source, position, values)
-                position += 1
-
-    return TableFile(source, list(file.schema_arrow.names), _guarded(rows(), source))
-
-
-def _delimited(text: IO[str], source: str, delimiter: str) -> TableFile:
-    reader = csv.reader(text, delimiter=delimiter)
-    try:
-        columns = next(reader, [])
-    except csv.Error as error:
-        raise InputError(f"{source}: the header line cannot be read: {error}") from None
-    doubled = sorted({name for name in columns if columns.count(name) > 1})
-    if doubled:
-        raise InputError(f"{source}: column {doubled[0]!r} occurs more than once.", "Rename one in the header line.")
-
-    def rows() -> Iterator[RawRow]:
-        position = 0
-        while True:
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield RawRow(source, position, None, "malformed line", str(error))
-                position += 1
-                continue
-            if not cells:  # a blank line is no row
-                continue
-            if len(cells) == len(columns):
-                yield RawRow(source, position, dict(zip(columns, cells, strict=True)))
-            else:
-                detail = f"{len(cells)} values for {len(columns)} columns"
-                yield RawRow(source, position, None, "wrong number of columns", detail)
-            position += 1
-
-    return TableFile(source, columns, _guarded(rows(), source))
-
-
-def _atomic(text: IO[str], source: str) -> TableFile:
-    """The atomic files of RecBole (https://recbole.io/atomic_files.html); a column of type …_seq holds a list."""
-    header = [name.partition(":") for name in text.readline().rstrip("\r\n").split("\t")]
-    lists = {name for name, _, kind in header if kind.endswith("_seq")}
-    columns = [name for name, _, _ in header]
-    table = _delimited(io.StringIO("\t".join(columns) + "\n"), source, "\t")  # refuses a doubled column
-
-    def rows() -> Iterator[RawRow]:
-        for position, line in enumerate(line for line in text if line.strip()):
-            cells = line.rstrip("\r\n").split("\t")
-            if len(cells) != len(columns):
-                detail = f"{len(cells)} values for {len(columns)} columns"
-                yield RawRow(source, position, None, "wrong number of columns", detail)
-                continue
-            values: dict[str, Any] = dict(zip(columns, cells, strict=True))
-            yield RawRow(source, position, values | {name: values[name].split() for name in lists})
-
-    return TableFile(source, table.columns, _guarded(rows(), source))
-
-
-def _sequences(text: IO[str], source: str) -> Iterator[RawRow]:
-    """A row an item: whose, which, and the how-manieth of that user."""
-    position = 0
-    for line in text:
-        user, *items = line.split() or [""]
-        if user and not items:
-            yield RawRow(source, position, None, "no items", user)
-            position += 1
-        for step, item in enumerate(items):
-            yield RawRow(source, position, {"user_id": user, "item_id": item, "step": step})
-            position += 1
-
-
-def _entries(text: IO[str], source: str) -> Iterator[RawRow]:
-    try:
-        found = json.loads(text.read())
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{source} is not valid JSON: {error}", "Check that the file is whole.") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{source} holds no JSON object.", "Leave format out: lists and lines are read as they are.")
-    for position, (key, value) in enumerate(found.items()):
-        yield RawRow(source, position, _flat({"key": key, "value": value}))
-
-
-def _json(text: IO[str], source: str) -> Iterator[RawRow]:
-    """A JSON array of objects, or one object a line; told apart by the first character."""
-    head = text.readline()
-    while head and not head.strip():
-        head = text.readline()
-    if head.lstrip().startswith("["):
-        try:
-            found = json.loads(head + text.read())
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{source} is not valid JSON: {error}", "Check that the file is whole.") from None
-        for position, values in enumerate(found):
-            yield _object(source, position, values)
-        return
-    position = 0
-    while head:
-        if head.strip():
-            try:
-                yield _object(source, position, json.loads(head))
-            except (ValueError, RecursionError) as error:
-                yield RawRow(source, position, None, "malformed line", str(error))
-            position += 1
-        head = text.readline()
-
-
-def _object(source: str, position: int, values: Any) -> RawRow:
-    if isinstance(values, dict):
-        return RawRow(source, position, _flat(values))
-    return RawRow(source, position, None, "not an object", type(values).__name__)
-
-
-def _flat(values: dict[str, Any], depth: int = 8) -> dict[str, Any]:
-    """The same with a column `a.b` for each entry b of an object a, so that a config can name it; a column that has
-    such a name itself keeps its value."""
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and depth:
-            nested |= {f"{name}.{inner}": deep for inner, deep in _flat(value, depth - 1).items()}
-    return nested | values if nested else values
+def _names(folder: Folder, source: str, zipped: bool) -> TableFile:
+    """A row a file: for catalogues that are a heap of pictures or sounds whose names say what they are."""
+    names = [source]
+    if zipped:
+        with guard(source), folder.open(source) as whole, zipfile.ZipFile(whole) as archive:
+            names = [name for name in sorted(archive.namelist()) if not name.endswith("/")]
+    rows = (
+        RawRow(source, position, {"path": name, "name": PurePosixPath(name).stem})
+        for position, name in enumerate(names)
+    )
+    return TableFile(source, ["path", "name"], rows)
 
 
 def missing_column(source: str, column: str, columns: Iterable[str], key: str) -> InputError:
