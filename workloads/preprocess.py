@@ -7,7 +7,7 @@ Run: `fuserank preprocess -c FILE`.
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,18 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from fuserank.artifacts import run_stage, stage_folder, write_json
-from fuserank.config import Experiment, Media, Records
-from fuserank.errors import ConfigError, StageError
+from fuserank.artifacts import run_stage, write_json
+from fuserank.config import Experiment
+from fuserank.errors import StageError
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer, split_block
 from fuserank.features.text import product_text
-from fuserank.files import Folder, folder_of
-from fuserank.records import events, products, queries
-from fuserank.records.label_queries import label_queries
-from fuserank.records.mapping import column_map
-from fuserank.records.media import MediaSource
 from fuserank.records.quarantine import Quarantine, write_quarantine
-from fuserank.records.schema import EVENT, JUDGMENT, MODALITIES, PRODUCT, QUERY
+from fuserank.records.schema import MODALITIES, PRODUCT, QUERY
 from fuserank.records.splits import TRAINING, split_of
+from workloads import reading
 from workloads.progress import bar, say
 from workloads.summary import missing_table, row_counts, show, value_counts
 
@@ -51,32 +47,37 @@ def run(experiment: Experiment) -> dict:
 
 def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     records, settings = experiment.records, experiment.preprocess
-    root = _root(experiment)
-    aside = {name: Quarantine(name) for name in ("products", "queries", "judgments", "events")}
+    root = reading.shop_folder(experiment)
+    aside = {name: Quarantine(name) for name in ("products", "queries", "judgments", "events", "links", "reviews")}
     split = partial(
         split_of,
         modulus=records.split.modulus,
         validation=frozenset(records.split.validation),
         evaluation=frozenset(records.split.evaluation),
     )
-    staged = _read_products(records, root, aside["products"], split)
-    asked, judged = _read_queries(records, root, staged, aside, split)
+    staged = reading.read_products(records, root, aside["products"], split)
+    staged, linked, reviews = reading.read_relations(records, root, staged, aside)
+    asked, judged = reading.read_queries(records, root, staged, linked, aside, split)
     featurizer = _fit(experiment, staged, asked)
     featurizer.save(folder)
+    pictures = reading.uses(staged["image_paths"]) or reading.uses(asked["image"])
+    sounds = reading.uses(staged["audio_path"]) or reading.uses(asked["audio"])
     worker = RowFeaturizer(
         featurizer,
         folder / "media",
-        _media(root, records.images, "images", _uses(staged["image_paths"]) or _uses(asked["image"])),
-        _media(root, records.audio, "audio", _uses(staged["audio_path"]) or _uses(asked["audio"])),
+        reading.media(root, records.images, "images", pictures),
+        reading.media(root, records.audio, "audio", sounds),
     )
     present = _featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
     asked = _featurize_queries(worker, asked, folder, aside["queries"])
-    behaviour = _read_events(records, root, staged, aside["events"])
+    behaviour = reading.read_events(records, root, staged, reviews, aside["events"])
+    pq.write_table(linked, folder / "links.parquet")
+    pq.write_table(reviews, folder / "reviews.parquet")
     pq.write_table(judged, folder / "judgments.parquet")
     pq.write_table(behaviour, folder / "events.parquet")
     write_quarantine(aside.values(), folder / "quarantine.parquet")
-    out = dict(zip(aside, (staged.num_rows, asked.num_rows, judged.num_rows, behaviour.num_rows), strict=True))
-    made = ("queries", "judgments") if records.label_queries else ()
+    tables = (staged, asked, judged, behaviour, linked, reviews)
+    out = {name: table.num_rows for name, table in zip(aside, tables, strict=True)}
     summary = {
         "rows": row_counts(aside, out),
         "missing": missing_table(present),
@@ -85,73 +86,9 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     }
     write_json(folder / "summary.json", summary)
     show(summary)
-    for name, part in aside.items():
-        if name not in made:
-            part.check(out[name], settings.max_quarantined)
+    for part in aside.values():
+        part.check(part.kept, settings.max_quarantined)
     return summary
-
-
-def _root(experiment: Experiment) -> Folder:
-    if experiment.records.generate is not None:
-        return folder_of(stage_folder(experiment, "generate"))
-    if experiment.records.root is None:
-        raise ConfigError(
-            "records.root is not set.", "Give the folder of the shop's files, e.g. --set records.root=/path/to/shop."
-        )
-    root = experiment.records.root
-    return Folder(root if "://" in root else str(Path(root).expanduser().resolve()))
-
-
-def _read_products(records: Records, root: Folder, aside: Quarantine, split: Callable[[str], str]) -> pa.Table:
-    table, by_product = records.products, records.split.by == "product"
-    for field, source in (("images", records.images), ("audio", records.audio)):
-        if field in table.map and source is None:
-            key = f"records.{field}.source"
-            raise ConfigError(f"records.products.map.{field} is set but {key} is not.", f"Give {key}: a folder or zip.")
-    columns = column_map(table, products.FIELDS, "products", records.labels)
-    key = records.split.key if by_product else None
-    return products.read_products(
-        root, table.files, columns, table.list_separator, aside, key, split if by_product else None
-    )
-
-
-def _read_queries(
-    records: Records, root: Folder, staged: pa.Table, aside: dict[str, Quarantine], split: Callable[[str], str]
-) -> tuple[pa.Table, pa.Table]:
-    """Queries as STAGED_QUERY and their judgments: the shop's own, made from labels, or none."""
-    made = records.label_queries
-    if made is not None:
-        if records.split.by != "product":
-            raise ConfigError(
-                "records.label_queries needs records.split.by: product.", "Set it, with a product field as key."
-            )
-        missing = [name for name in made.columns if name not in records.labels]
-        if missing:
-            raise ConfigError(
-                f"records.label_queries.columns: {missing[0]!r} is not in records.labels.", "Add it there."
-            )
-        asked, judged = label_queries(staged, made.columns, made.required, made.min_products, made.holdout_modulus)
-        where = [pa.array(["records.label_queries"] * asked.num_rows), pa.array(range(asked.num_rows), pa.int64())]
-        return pa.table([*asked.columns, *where], schema=queries.STAGED_QUERY), judged
-    if records.queries is None or records.judgments is None:
-        return queries.STAGED_QUERY.empty_table(), JUDGMENT.empty_table()
-    if records.split.by != "query":
-        raise ConfigError(
-            "records.split.by: product cannot split queries with judgments of their own.",
-            "Set records.split.by: query, or use records.label_queries.",
-        )
-    columns = column_map(records.queries, queries.QUERY_FIELDS, "queries")
-    asked = queries.read_queries(root, records.queries.files, columns, aside["queries"], records.split.key, split)
-    columns = column_map(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
-    known = set(asked["query_id"].to_pylist()), set(staged["product_id"].to_pylist())
-    return asked, queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)
-
-
-def _read_events(records: Records, root: Folder, staged: pa.Table, aside: Quarantine) -> pa.Table:
-    if records.events is None:
-        return EVENT.empty_table()
-    columns = column_map(records.events, events.FIELDS, "events")
-    return events.read_events(root, records.events.files, columns, aside, set(staged["product_id"].to_pylist()))
 
 
 def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurizer:
@@ -178,15 +115,6 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
         vocabulary=settings.vocabulary,
         price_quantiles=settings.price_quantiles,
     )
-
-
-def _uses(column: pa.ChunkedArray) -> bool:
-    return any(column.to_pylist())
-
-
-def _media(root: Folder, media: Media | None, name: str, used: bool) -> MediaSource | None:
-    """The media's folder or zip; None where no row names one, so that a shop without speech needs no audio file."""
-    return MediaSource(root, media.source, f"records.{name}.source") if media is not None and used else None
 
 
 def _featurize(worker: RowFeaturizer, staged: pa.Table, folder: Path, block_rows: int, aside: Quarantine) -> pa.Table:

@@ -13,11 +13,12 @@ from workloads.progress import console, say
 
 
 def row_counts(aside: Mapping[str, Quarantine], out: Mapping[str, int]) -> dict[str, Any]:
-    """Of each table: rows in, out, repeated and in quarantine, and the reasons."""
+    """Of each table: rows in, out, merged, repeated and in quarantine, and the reasons."""
     return {
         name: {
             "in": part.rows_in,
             "out": out[name],
+            "merged": part.merged,
             "repeated": part.repeated,
             "quarantined": part.rows,
             "reasons": part.counts(),
@@ -44,10 +45,10 @@ def value_counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 def show(summary: dict[str, Any]) -> None:
     """Print a run's summary to the person at the terminal."""
-    screen = Table("table", "in", "out", "repeated", "in quarantine", "reasons")
+    screen = Table("table", "in", "out", "merged", "repeated", "in quarantine", "reasons")
     for name, part in summary["rows"].items():
         reasons = ", ".join(f"{reason} ×{count}" for reason, count in part["reasons"].items())
-        counts = (str(part[count]) for count in ("in", "out", "repeated", "quarantined"))
+        counts = (str(part[count]) for count in ("in", "out", "merged", "repeated", "quarantined"))
         screen.add_row(name, *counts, reasons)
     console.print(screen)
     missing = summary["missing"]

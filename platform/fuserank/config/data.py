@@ -34,9 +34,14 @@ class Table(Section):
     format: Literal["auto", "sequences", "object", "names"] = "auto"  # auto: by the files' names
     map: dict[str, str | list[str]] = {}
     attributes: list[str] = []  # columns whose name fits, e.g. `attr_*`, become attributes named by what the star fits
+    pairs: list[
+        str
+    ] = []  # columns that hold attributes as `name=value,name=value`; several values parted by the separator
+    extract: dict[str, str] = {}  # field → regular expression; its first group in the mapped text is the value
     scale: dict[str, Annotated[float, Field(gt=0)]] = {}  # number field → factor, e.g. price: 0.01 for cents
     constants: dict[str, str | float | bool] = {}
     list_separator: str = "|"
+    path_separator: str | None = None  # parts the levels of a category written as a path, e.g. `Men/Tops/Hoodies`
 
 
 class Media(Section):
@@ -75,11 +80,15 @@ class Records(Section):
     products: Table = Table(files=["products.csv"])
     images: Media | None = None
     audio: Media | None = None
+    group_variants: bool = False  # products that share a parent_id become one, with all its variants' attributes
     labels: list[str] = []  # product columns for judging only: they never reach a feature
     queries: Table | None = None
     judgments: Table | None = None
     label_queries: LabelQueries | None = None
     events: Table | None = None
+    links: dict[str, Table] = {}  # kind → table of product_id and linked_id
+    link_grades: dict[str, Annotated[float, Field(gt=0)]] = {}  # kind of link → grade of the judgments made from it
+    reviews: Table | None = None
     split: Split = Split()
 
     @model_validator(mode="after")
@@ -88,6 +97,9 @@ class Records(Section):
             raise ValueError("give either records.label_queries or records.queries with records.judgments, not both")
         if (self.queries is None) != (self.judgments is None):
             raise ValueError("records.queries and records.judgments belong together: give both or neither")
+        unknown = sorted(set(self.link_grades) - set(self.links))
+        if unknown:
+            raise ValueError(f"records.link_grades names {unknown[0]!r}, which records.links does not have")
         return self
 
 

@@ -46,7 +46,8 @@ def product_text(product: Mapping[str, Any], fields: Sequence[str]) -> str:
         if not value:
             continue
         if name == "attributes":
-            parts += [word for label, word in dict(value).items() if word and key in ("", label)]
+            pairs = value.items() if isinstance(value, Mapping) else value
+            parts += [word for label, word in pairs if word and key in ("", label)]
         elif isinstance(value, str):
             parts.append(value)
         else:

@@ -16,6 +16,12 @@ from typing import Any
 _TAG = re.compile(r"<(?:[a-zA-Z/!?][^<>]*)>")
 _HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
+_FROM = re.compile(r"^\s*(?:from|between|ab|von|zwischen)\s+", re.IGNORECASE)
+_CODE = re.compile(r"\b[A-Z]{3}\b")
+_CURRENCIES = {  # the sign's most traded currency; a shop that means another maps or sets `currency`
+    "$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR", "₩": "KRW", "₽": "RUB", "₺": "TRY", "₴": "UAH",
+    "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "R$": "BRL", "元": "CNY", "円": "JPY", "kr": "SEK", "Fr.": "CHF",
+}  # fmt: skip
 _YES, _NO = {"true", "t", "yes", "y", "1", "1.0"}, {"false", "f", "no", "n", "0", "0.0"}
 _PRICE_LIMIT = Decimal(10) ** 15  # decimal128(18, 2) holds one digit more
 _MILLISECONDS = 100_000_000_000  # as seconds, the year 5138; numbers above it are milliseconds
@@ -94,6 +100,36 @@ def price(value: Any) -> Decimal | None:
     if not amount.is_finite() or amount < 0 or amount > _PRICE_LIMIT:
         raise ValueError(f"{value!r} is not a price")
     return amount.quantize(Decimal("0.01"))
+
+
+def price_range(value: Any) -> tuple[Decimal | None, Decimal | None]:
+    """Lowest and highest amount: of `10 – 20`, `€10.00-€20.00`, `ab 5 bis 7`; twice the same for a single price.
+
+    Raises:
+        ValueError: see `price`.
+    """
+    try:
+        found = price(value)
+    except ValueError:
+        parts = (
+            re.split(r"\s*(?:[-\u2013\u2014~]|\bto\b|\bbis\b|\bund\b|\band\b)\s*", value)
+            if isinstance(value, str)
+            else []
+        )
+        if len(parts) != 2 or not all(parts):
+            raise
+        low, high = sorted(amount for part in parts if (amount := price(_FROM.sub("", part))) is not None)
+        return low, high
+    return found, found
+
+
+def currency(value: Any) -> str | None:
+    """ISO 4217 code of a code or of the sign in a price's text (`$1,299.00`); None where there is none, or several."""
+    if not isinstance(value, str):
+        return None
+    found = {code for code in _CODE.findall(value) if code in _CURRENCIES.values() or len(value.strip()) == 3}
+    found |= {code for sign, code in _CURRENCIES.items() if sign in value and not found}
+    return found.pop() if len(found) == 1 else None
 
 
 def _number_text(value: str) -> str:

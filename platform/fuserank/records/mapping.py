@@ -1,6 +1,7 @@
 """A raw row's columns → our fields, as a config's Table section says. Reads and writes nothing."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -10,7 +11,7 @@ from typing import Any
 from fuserank.config import Table
 from fuserank.errors import ConfigError
 from fuserank.files import Folder
-from fuserank.records.fields import is_empty, plain
+from fuserank.records.fields import is_empty, items, plain
 from fuserank.records.quarantine import ROW, Quarantine
 from fuserank.records.readers import Format, RawRow
 from fuserank.records.sources import missing_column, open_tables
@@ -32,7 +33,11 @@ class ColumnMap:
         key: the config section, for messages.
         patterns: `attr_*`: every other column that fits becomes the attribute named by what the star stands for.
         scale: number field → factor.
-        form: how the files are read (records/sources.py).
+        form: how the files are read (records/readers.py).
+        pairs: columns of `name=value,name=value`; several values as `name=a|b`.
+        list_separator: parts the values of a list in one cell.
+        path_separator: parts the levels of a category written as a path; None where it is none.
+        extract: field → regular expression whose first group is the value.
     """
 
     fields: tuple[str, ...]
@@ -43,6 +48,10 @@ class ColumnMap:
     patterns: tuple[str, ...] = ()
     scale: Mapping[str, float] = field(default_factory=dict)
     form: Format = "auto"
+    pairs: tuple[str, ...] = ()
+    extract: Mapping[str, str] = field(default_factory=dict)
+    list_separator: str = "|"
+    path_separator: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown fields, labels mapped to fields, and patterns without one star.
@@ -60,6 +69,15 @@ class ColumnMap:
         for pattern in self.patterns:
             if pattern.count("*") != 1 or "attributes" not in self.fields:
                 raise ConfigError(f"{self.key}.attributes: {pattern!r} needs exactly one star.", "Write e.g. attr_*.")
+        for name, expression in self.extract.items():
+            if name not in self.fields and name not in self.columns:
+                raise ConfigError(f"{self.key}.extract: there is no field `{name}`.", _nearest(name, self.fields))
+            try:
+                groups = re.compile(expression).groups
+            except re.error as error:
+                raise ConfigError(f"{self.key}.extract.{name}: {expression!r} is no pattern: {error}.") from None
+            if groups < 1:
+                raise ConfigError(f"{self.key}.extract.{name}: {expression!r} has no group.", "Put it in parentheses.")
         for name, column in self.columns.items():
             leaked = set(_names(column)) & set(self.labels)
             if leaked:
@@ -72,7 +90,7 @@ class ColumnMap:
     def required(self) -> list[str]:
         """Every column the config names."""
         named = [name for column in self.columns.values() for name in _names(column)]
-        return [name for name in named if name != ROW_NUMBER] + list(self.labels)
+        return [name for name in named if name != ROW_NUMBER] + list(self.labels) + list(self.pairs)
 
     def check(self, source: str, columns: Iterable[str]) -> None:
         """Raises InputError naming the nearest columns if the file lacks a mapped one."""
@@ -88,6 +106,8 @@ class ColumnMap:
             name: values[name] for name in self.fields if name in values and name not in self.labels
         }
         attributes = self._matching(values) if self.patterns else {}
+        for column in self.pairs:
+            attributes |= self._paired(values.get(column))
         for name, column in self.columns.items():
             value = values.get(column) if isinstance(column, str) else [values.get(part) for part in column]
             if name.startswith(ATTRIBUTES):
@@ -99,6 +119,10 @@ class ColumnMap:
                 attributes[name.removeprefix(ATTRIBUTES)] = value
             else:
                 found[name] = value
+        for name, expression in self.extract.items():
+            where, key = (attributes, name.removeprefix(ATTRIBUTES)) if name.startswith(ATTRIBUTES) else (found, name)
+            matched = re.search(expression, plain(joined(where.get(key)) or ""))
+            where[key] = matched[1] if matched else None
         if attributes:
             given = found.get("attributes")
             found["attributes"] = {**given, **attributes} if isinstance(given, dict) else attributes
@@ -114,6 +138,26 @@ class ColumnMap:
                 if fits and column not in self.labels and not is_empty(value):
                     found.setdefault(column[len(before) : len(column) - len(after)], value)
         return found
+
+    def items(self, name: str, mapped: Mapping[str, Any]) -> list[str]:
+        """A list field's values; where several columns are mapped to it, each cell may hold a list."""
+        value = mapped.get(name)
+        if isinstance(self.columns.get(name), list) and isinstance(value, list):
+            return [item for cell in value for item in items(cell, self.list_separator)]
+        return items(value, self.list_separator)
+
+    def _paired(self, cell: Any) -> dict[str, tuple[str, ...]]:
+        """`size=M,material=Wool|Nylon` → values by name; what has no `=` belongs to the value before it."""
+        found: dict[str, str] = {}
+        last = ""
+        for part in plain(cell).split(",") if not is_empty(cell) else []:
+            name, equals, value = part.partition("=")
+            if equals and name.strip():
+                last = name.strip()
+                found[last] = value
+            elif last:
+                found[last] += f",{part}"
+        return {name: tuple(value.split("|")) for name, value in found.items()}
 
     def scaled(self, name: str, value: Any) -> Any:
         """A parsed number in our unit; None stays None.
@@ -139,7 +183,20 @@ def column_map(table: Table, fields: tuple[str, ...], name: str, labels: Iterabl
         ConfigError: see ColumnMap.
     """
     key, patterns = f"records.{name}", tuple(table.attributes)
-    return ColumnMap(fields, table.map, table.constants, tuple(labels), key, patterns, table.scale, table.format)
+    return ColumnMap(
+        fields,
+        table.map,
+        table.constants,
+        tuple(labels),
+        key,
+        patterns,
+        table.scale,
+        table.format,
+        tuple(table.pairs),
+        table.extract,
+        table.list_separator,
+        table.path_separator,
+    )
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:

@@ -24,6 +24,8 @@ class Quarantine:
         """Takes the table's name, for messages: products, queries, judgments or events."""
         self.table = table
         self.rows_in = 0
+        self.kept = 0  # rows that went out, for `check`
+        self.merged = 0  # variants that another product now stands for
         self.repeated = 0  # rows that say nothing but what an earlier one said: that one stands for them
         self._entries: list[tuple[str, int, str | None, str, str, str | None]] = []
 
@@ -53,10 +55,10 @@ class Quarantine:
         Raises:
             StageError: rows are missing or doubled, or more than the share `limit` of rows has something set aside.
         """
-        if self.rows_in != rows_out + self.repeated + self.rows:
+        if self.rows_in != rows_out + self.merged + self.repeated + self.rows:
             raise StageError(
-                f"{self.table}: {self.rows_in} rows in, but {rows_out} out, {self.repeated} repeated "
-                f"and {self.rows} in quarantine.",
+                f"{self.table}: {self.rows_in} rows in, but {rows_out} out, {self.merged} merged, "
+                f"{self.repeated} repeated and {self.rows} in quarantine.",
                 "This is a defect of fuserank: please report it with the config.",
             )
         touched = len({entry[:2] for entry in self._entries})

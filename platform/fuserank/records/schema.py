@@ -15,15 +15,20 @@ PRODUCT = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),
         ("parent_id", pa.string()),  # variants of one article share it
+        ("variant_ids", pa.list_(pa.string())),  # of a product that stands for its variants, sorted
         ("title", pa.string()),
         ("description", pa.string()),
         ("images", pa.list_(pa.string())),  # content hashes, first is the main picture
         ("audio", pa.string()),  # content hash
-        ("price", pa.decimal128(18, 2)),
+        ("price", pa.decimal128(18, 2)),  # the lowest where it is a range
+        ("price_max", pa.decimal128(18, 2)),  # the highest of a range or of the variants, else null
         ("currency", pa.string()),  # ISO 4217
         ("brand", pa.string()),
         ("category", pa.list_(pa.string())),  # from the root down
-        ("attributes", pa.map_(pa.string(), pa.string())),  # may be shown and filtered on; text of the typed value
+        (
+            "attributes",
+            pa.map_(pa.string(), pa.string()),
+        ),  # shown, filtered on; text of a typed value; keys may repeat
         ("labels", pa.map_(pa.string(), pa.string())),  # judging only: no feature ever reads them
         ("in_stock", pa.bool_()),
         ("rating", pa.float32()),
@@ -50,6 +55,26 @@ JUDGMENT = pa.schema(
         pa.field("query_id", pa.string(), nullable=False),
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("grade", pa.float32(), nullable=False),  # >= 0; unlisted pairs count as 0
+    ]
+)
+
+LINK = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # the shop's word: related, upsell, crosssell …
+        pa.field("linked_id", pa.string(), nullable=False),
+    ]
+)
+
+REVIEW = pa.schema(
+    [
+        pa.field("review_id", pa.string(), nullable=False),  # file and row
+        pa.field("product_id", pa.string(), nullable=False),
+        ("user_id", pa.string()),
+        ("rating", pa.float64()),  # stars, of five
+        ("title", pa.string()),
+        ("text", pa.string()),
+        ("timestamp", pa.timestamp("ms")),
     ]
 )
 

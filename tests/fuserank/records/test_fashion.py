@@ -36,7 +36,7 @@ def test_protocol() -> None:
         validation=records.split.validation,
         evaluation=records.split.evaluation,
     )
-    products = read_products(DATA, records.products.files, columns, "|", aside, records.split.key, split)
+    products = read_products(DATA, records.products.files, columns, aside, records.split.key, split)
     assert aside.rows_in == products.num_rows == 20509
     assert len(aside) == 0
     queries, judgments = label_queries(products, made.columns, made.required, made.min_products, made.holdout_modulus)

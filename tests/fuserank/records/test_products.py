@@ -25,7 +25,7 @@ COLUMNS = ColumnMap(
 def read(root: Path, rows: list, aside: Quarantine, columns: ColumnMap = COLUMNS):
     blank = dict.fromkeys(columns.required)
     (root / "p.json").write_text(json.dumps([{**blank, **row} if isinstance(row, dict) else row for row in rows]))
-    return read_products(root, ["p.json"], columns, "|", aside, "title", lambda key: key.upper())
+    return read_products(root, ["p.json"], columns, aside, "title", lambda key: key.upper())
 
 
 def test_fields(tmp_path: Path) -> None:
@@ -40,7 +40,8 @@ def test_fields(tmp_path: Path) -> None:
     assert table["product_id"].to_pylist() == ["10", "7"]  # sorted as text
     empty, mug = table.to_pylist()
     assert mug == {
-        "product_id": "7", "parent_id": None, "title": "Acme Mug", "description": "Big", "price": Decimal("1299.00"),
+        "product_id": "7", "parent_id": None, "variant_ids": None, "price_max": None,
+        "title": "Acme Mug", "description": "Big", "price": Decimal("1299.00"),
         "currency": "EUR", "brand": None, "category": ["Home", "Kitchen"],
         "attributes": [("colour", "blue"), ("origin", "here")], "labels": [("kind", "Cups")], "in_stock": True,
         "rating": 4.5, "review_count": 3, "updated_at": datetime(2024, 5, 1), "split": "ACME MUG",
@@ -69,7 +70,7 @@ def test_what_is_set_aside(tmp_path: Path) -> None:
 def test_empty_catalogue(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("sku,name\n")
     with pytest.raises(EmptyCatalogueError, match="no usable product"):
-        read_products(tmp_path, ["p.csv"], ColumnMap(FIELDS, {"product_id": "sku"}, {}), "|", Quarantine("products"))
+        read_products(tmp_path, ["p.csv"], ColumnMap(FIELDS, {"product_id": "sku"}, {}), Quarantine("products"))
 
 
 cell = st.one_of(

@@ -20,7 +20,7 @@ def test_counts_and_limit() -> None:
     aside.check(9, 0.2)  # two rows of ten are touched
     with pytest.raises(StageError, match=r"2 of 10 rows.*bad price ×1.*max_quarantined"):
         aside.check(9, 0.19)
-    with pytest.raises(StageError, match="10 rows in, but 8 out, 0 repeated and 1"):
+    with pytest.raises(StageError, match="10 rows in, but 8 out, 0 merged, 0 repeated and 1"):
         aside.check(8, 1.0)
 
 
