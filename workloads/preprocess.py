@@ -26,10 +26,12 @@ from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer, split_block
 from fuserank.features.text import product_text
+from fuserank.records.flags import bot_like, price_outliers
 from fuserank.records.quarantine import Quarantine, write_quarantine
 from fuserank.records.schema import MODALITIES, PRODUCT, QUERY
 from fuserank.records.splits import TRAINING, split_of
 from workloads import reading
+from workloads.data_card import write_data_card
 from workloads.progress import bar, say
 from workloads.summary import missing_table, row_counts, show, value_counts
 
@@ -71,6 +73,8 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     present = _featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
     asked = _featurize_queries(worker, asked, folder, aside["queries"])
     behaviour = reading.read_events(records, root, staged, reviews, aside["events"])
+    flagged = pa.concat_tables([price_outliers(staged), bot_like(behaviour, records.bot_events_per_hour)])
+    pq.write_table(flagged, folder / "flags.parquet")
     pq.write_table(linked, folder / "links.parquet")
     pq.write_table(reviews, folder / "reviews.parquet")
     pq.write_table(judged, folder / "judgments.parquet")
@@ -82,10 +86,13 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "rows": row_counts(aside, out),
         "missing": missing_table(present),
         "splits": {"products": value_counts(staged["split"]), "queries": value_counts(asked["split"])},
+        "flags": value_counts(flagged["flag"]),
         "vocabulary": featurizer.settings.vocabulary,
     }
     write_json(folder / "summary.json", summary)
+    card = write_data_card(folder, experiment.name, tuple(settings.text_fields), summary)
     show(summary)
+    say(f"data card: {card}")
     for part in aside.values():
         part.check(part.kept, settings.max_quarantined)
     return summary

@@ -13,6 +13,7 @@ from fuserank.config import Experiment, Media, Records
 from fuserank.errors import ConfigError
 from fuserank.files import Folder, folder_of
 from fuserank.records import events, links, products, queries
+from fuserank.records.flags import with_sessions
 from fuserank.records.label_queries import label_queries
 from fuserank.records.mapping import column_map
 from fuserank.records.media import MediaSource
@@ -126,6 +127,7 @@ def read_events(records: Records, root: Folder, staged: pa.Table, reviews: pa.Ta
     columns = column_map(records.events, events.FIELDS, "events")
     own = events.read_events(root, records.events.files, columns, aside, set(staged["product_id"].to_pylist()))
     aside.kept = own.num_rows
+    own = with_sessions(own, records.session_gap_minutes)
     return pa.concat_tables([own, found]).sort_by("timestamp") if found.num_rows else own
 
 

@@ -38,7 +38,7 @@ _TUNE_READS = ("batch_size", "positives", "queries", "sequences", "warmup", "wei
 
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
-    "preprocess": Stage(("records", "preprocess"), ("generate",), ("records", "features")),
+    "preprocess": Stage(("records", "preprocess"), ("generate",), ("records", "features", "files.py")),
     "pretrain": Stage(
         ("seed", "pretrain", "encoders", "fusion.width"), ("preprocess",), ("models", "losses", "training")
     ),

@@ -86,6 +86,8 @@ class Records(Section):
     judgments: Table | None = None
     label_queries: LabelQueries | None = None
     events: Table | None = None
+    session_gap_minutes: Annotated[float, Field(gt=0)] = 30  # events without a session get one; a longer pause ends it
+    bot_events_per_hour: Positive = 1000  # users with more events within any hour are flagged as bot-like
     links: dict[str, Table] = {}  # kind → table of product_id and linked_id
     link_grades: dict[str, Annotated[float, Field(gt=0)]] = {}  # kind of link → grade of the judgments made from it
     reviews: Table | None = None

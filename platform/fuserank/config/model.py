@@ -85,6 +85,7 @@ class Fusion(Section):
 
     kind: FusionKind = "gated"
     width: Annotated[int, Field(gt=0, multiple_of=4)] = 128  # D: every modality is projected to it; 4 attention heads
+    projection_layers: Literal[1, 2] = 1  # of what maps an encoder's output to D; 2 where judged queries are many
     modality_dropout: Fraction = 0.2  # chance that training hides one present modality (never the last)
 
 

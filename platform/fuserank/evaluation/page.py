@@ -67,6 +67,17 @@ class Page:
         words = escape(caption)
         self.parts.append(f'<figure><img src="{source}" alt="{words}"><figcaption>{words}</figcaption></figure>')
 
+    def gallery(self, title: str, items: Sequence[tuple[str, str | None]]) -> None:
+        """Captions, each with a picture (a data URI) or without."""
+        shown = "".join(
+            "<li>"
+            + (f'<img src="{escape(image)}" alt="">' if image else '<div class="none">no picture</div>')
+            + f"<span>{escape(caption)}</span></li>"
+            for caption, image in items
+        )
+        found = f'<ol class="hits">{shown}</ol>' if items else '<p class="soft">none</p>'
+        self.parts.append(f'<section class="example"><h3><span>{escape(title)}</span></h3>{found}</section>')
+
     def example(self, example: Example) -> None:
         picture = f'<img src="{escape(example.image)}" alt="picture of the query">' if example.image else ""
         notes = f'<small class="soft">{escape(example.notes)}</small>' if example.notes else ""

@@ -98,3 +98,34 @@ def trials(scores: Sequence[float | None], kinds: Sequence[str], metric: str) ->
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=4, fontsize=FONT, frameon=False)
     return _png(figure)
+
+
+def distribution(values: np.ndarray, title: str, xlabel: str, log: bool = False) -> bytes:
+    """How often values occur. [N] → PNG; with `log` the bins are equally wide in the logarithm (values above 0)."""
+    figure = _figure(2.4)
+    axes = figure.add_subplot()
+    if log:
+        values = values[values > 0]
+        low, high = (values.min(), values.max()) if len(values) else (1, 10)
+        axes.hist(values, bins=np.geomspace(low, max(high, low * 1.01), 40).tolist(), color=COLOURS[0])
+        axes.set_xscale("log")
+    else:
+        axes.hist(values, bins=40, color=COLOURS[0])
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.grid(axis="y", color=GRID)
+    axes.set_xlabel(xlabel, fontsize=FONT)
+    axes.set_title(title, loc="left", fontsize=FONT + 1)
+    return _png(figure)
+
+
+def counts(names: Sequence[str], numbers: Sequence[int], title: str) -> bytes:
+    """Horizontal bars of counts, in the given order."""
+    figure = _figure(0.8 + 0.28 * len(names))
+    axes = figure.add_subplot()
+    axes.barh(np.arange(len(names)), numbers, color=COLOURS[0])
+    axes.set_yticks(np.arange(len(names)), [name if len(name) <= 32 else f"{name[:31]}…" for name in names])
+    axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.grid(axis="x", color=GRID)
+    axes.set_title(title, loc="left", fontsize=FONT + 1)
+    return _png(figure)

@@ -58,7 +58,8 @@ def _assemble(
     recommender = encoders.recommender
     numbers = None if recommender is None else {**recommender.model_dump(), "width": fusion.width}
     description = {"encoders": described, "width": fusion.width, "kind": fusion.kind, "recommender": numbers}
-    return FusedModel(modules, fusion.width, fusion.kind, description, numbers)
+    description["projection_layers"] = fusion.projection_layers
+    return FusedModel(modules, fusion.width, fusion.kind, description, numbers, fusion.projection_layers)
 
 
 def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None = None) -> FusedModel:
@@ -75,7 +76,10 @@ def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None 
         "price": lambda part: PriceEncoder(**part),
     }
     modules = {m: Absent(without[m]) if m in without else make(parts[m]) for m, make in makers.items() if m in parts}
-    return FusedModel(modules, description["width"], description["kind"], description, description["recommender"])
+    layers = description.get("projection_layers", 1)
+    return FusedModel(
+        modules, description["width"], description["kind"], description, description["recommender"], layers
+    )
 
 
 class Absent(nn.Module):

@@ -28,6 +28,7 @@ class FusedModel(nn.Module):
         kind: str,
         description: Mapping[str, Any],
         recommender: Mapping[str, Any] | None = None,
+        projection_layers: int = 1,
     ):
         """
         Args:
@@ -36,13 +37,16 @@ class FusedModel(nn.Module):
             kind: the fusion's name.
             description: what checkpoint.py needs to build the same model again (JSON values).
             recommender: the recommender's numbers, None for no recommender.
+            projection_layers: of what maps an encoder's output to D.
         """
         super().__init__()
         self.modalities = tuple(encoders)
         self.width = width
         self.description = dict(description)
         self.encoders = nn.ModuleDict(encoders)
-        self.projections = nn.ModuleDict({m: _projection(e.width, width) for m, e in encoders.items()})  # type: ignore[arg-type]
+        self.projections = nn.ModuleDict(
+            {m: _projection(e.width, width, projection_layers) for m, e in encoders.items()}  # type: ignore[arg-type]
+        )
         self.heads = nn.ModuleDict({m: nn.Linear(width, width) for m in self.modalities})
         self.query_attention = nn.Linear(width, 1, bias=False)  # a softmax follows: a bias would change nothing
         self.query_kind = nn.Parameter(torch.zeros(len(self.modalities)))
@@ -165,7 +169,8 @@ class Standardize(nn.Module):
         return (hidden - self.center) / self.spread
 
 
-def _projection(incoming: int, width: int) -> nn.Module:
-    """Linear, as CLIP's (Radford et al. 2021, https://arxiv.org/abs/2103.00020): a hidden layer learnt a few hundred
-    queries by heart instead of the words they are made of (docs/EXPERIMENTS.md)."""
-    return nn.Sequential(Standardize(incoming), nn.Linear(incoming, width))
+def _projection(incoming: int, width: int, layers: int) -> nn.Module:
+    """Linear, as CLIP's (Radford et al. 2021, https://arxiv.org/abs/2103.00020), or with one hidden layer, which learnt
+    a few hundred queries by heart instead of the words they are made of (docs/EXPERIMENTS.md)."""
+    hidden = [nn.GELU(), nn.Linear(width, width)] if layers == 2 else []
+    return nn.Sequential(Standardize(incoming), nn.Linear(incoming, width), *hidden)

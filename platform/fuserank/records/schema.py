@@ -111,6 +111,15 @@ IMPRESSION = pa.schema(
     ]
 )
 
+FLAG = pa.schema(
+    [
+        pa.field("record", pa.string(), nullable=False),  # product | user
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("flag", pa.string(), nullable=False),  # short and countable
+        ("detail", pa.string()),
+    ]
+)
+
 QUARANTINE = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),  # file, relative to records.root
