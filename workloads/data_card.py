@@ -78,6 +78,9 @@ def _tables(page: Page, summary: dict[str, Any]) -> None:
     if summary["flags"]:
         page.heading("Flagged")
         page.table(["flag", "records"], [[flag, Cell(n, str(n))] for flag, n in summary["flags"].items()])
+    if summary["duplicates"]:
+        page.heading("Products that seem to be one")
+        page.table(["in a group by", "products"], [[why, Cell(n, str(n))] for why, n in summary["duplicates"].items()])
 
 
 def _plots(page: Page, lengths: np.ndarray, prices: np.ndarray, categories: Counter[str]) -> None:

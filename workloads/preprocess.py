@@ -7,12 +7,14 @@ Run: `fuserank preprocess -c FILE`.
 
 import logging
 import math
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
@@ -26,6 +28,7 @@ from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer, split_block
 from fuserank.features.text import product_text
+from fuserank.records.duplicates import find_duplicates
 from fuserank.records.flags import bot_like, price_outliers
 from fuserank.records.quarantine import Quarantine, write_quarantine
 from fuserank.records.schema import MODALITIES, PRODUCT, QUERY
@@ -34,6 +37,9 @@ from workloads import reading
 from workloads.data_card import write_data_card
 from workloads.progress import bar, say
 from workloads.summary import missing_table, row_counts, show, value_counts
+
+TOKENIZER_TEXTS = 200_000  # of more products, every n-th text trains the tokenizer
+READ_AT_ONCE = 16_384  # rows held as Python objects
 
 
 def run(experiment: Experiment) -> dict:
@@ -49,7 +55,7 @@ def run(experiment: Experiment) -> dict:
 
 def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     records, settings = experiment.records, experiment.preprocess
-    root = reading.shop_folder(experiment)
+    root, inline = reading.shop_folder(experiment), folder / "inline"
     aside = {name: Quarantine(name) for name in ("products", "queries", "judgments", "events", "links", "reviews")}
     split = partial(
         split_of,
@@ -57,7 +63,7 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
         validation=frozenset(records.split.validation),
         evaluation=frozenset(records.split.evaluation),
     )
-    staged = reading.read_products(records, root, aside["products"], split)
+    staged = reading.read_products(records, root, aside["products"], split, inline)
     staged, linked, reviews = reading.read_relations(records, root, staged, aside)
     asked, judged = reading.read_queries(records, root, staged, linked, aside, split)
     featurizer = _fit(experiment, staged, asked)
@@ -67,14 +73,16 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     worker = RowFeaturizer(
         featurizer,
         folder / "media",
-        reading.media(root, records.images, "images", pictures),
-        reading.media(root, records.audio, "audio", sounds),
+        reading.media(root, inline, records.images, "images", pictures),
+        reading.media(root, inline, records.audio, "audio", sounds),
     )
-    present = _featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
+    present, doubles = _featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
     asked = _featurize_queries(worker, asked, folder, aside["queries"])
+    shutil.rmtree(inline, ignore_errors=True)  # media/ has them now
     behaviour = reading.read_events(records, root, staged, reviews, aside["events"])
     flagged = pa.concat_tables([price_outliers(staged), bot_like(behaviour, records.bot_events_per_hour)])
     pq.write_table(flagged, folder / "flags.parquet")
+    pq.write_table(doubles, folder / "duplicates.parquet")
     pq.write_table(linked, folder / "links.parquet")
     pq.write_table(reviews, folder / "reviews.parquet")
     pq.write_table(judged, folder / "judgments.parquet")
@@ -87,6 +95,7 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "missing": missing_table(present),
         "splits": {"products": value_counts(staged["split"]), "queries": value_counts(asked["split"])},
         "flags": value_counts(flagged["flag"]),
+        "duplicates": value_counts(doubles["reason"]),
         "vocabulary": featurizer.settings.vocabulary,
     }
     write_json(folder / "summary.json", summary)
@@ -110,10 +119,17 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
         seconds=settings.audio.seconds,
         mels=settings.audio.mels,
     )
-    rows = [row for row in staged.to_pylist() if row["split"] in (None, TRAINING)]
-    texts = [product_text(row, shapes.text_fields) for row in rows]
+    training = staged.select([*_text_columns(shapes.text_fields), "price", "split"]).filter(
+        pc.call_function("coalesce", [pc.call_function("equal", [staged["split"], TRAINING]), pa.scalar(True)])
+    )
+    every = max(1, math.ceil(training.num_rows / TOKENIZER_TEXTS))
+    texts: list[str] = []
+    prices: list[float] = []
+    for batch in training.to_batches(max_chunksize=READ_AT_ONCE):
+        rows = batch.to_pylist()
+        texts += [product_text(row, shapes.text_fields) for row in rows[::every]]
+        prices += [value for row in rows if (value := log_price(row["price"])) is not None]
     texts += [row["text"] for row in asked.to_pylist() if row["split"] == TRAINING and row["text"]]
-    prices = [value for row in rows if (value := log_price(row["price"])) is not None]
     return Featurizer.fit(
         texts,
         prices,
@@ -124,10 +140,21 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
     )
 
 
-def _featurize(worker: RowFeaturizer, staged: pa.Table, folder: Path, block_rows: int, aside: Quarantine) -> pa.Table:
-    """Write products.parquet and features.parquet, in the rows' order; returns which modalities each row has."""
+def _text_columns(fields: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(field.partition(".")[0] for field in fields))
+
+
+def _featurize(
+    worker: RowFeaturizer, staged: pa.Table, folder: Path, block_rows: int, aside: Quarantine
+) -> tuple[pa.Table, pa.Table]:
+    """Write products.parquet and features.parquet, in the rows' order.
+
+    Returns:
+        Which modalities each row has, and DUPLICATE.
+    """
     schema = feature_schema("product_id", worker.featurizer.settings)
     present: list[pa.Table] = []
+    signed: list[pa.Table] = []
     with (
         pq.ParquetWriter(folder / "products.parquet", PRODUCT, compression="ZSTD") as product_file,
         feature_writer(folder / "features.parquet", schema) as feature_file,
@@ -140,6 +167,7 @@ def _featurize(worker: RowFeaturizer, staged: pa.Table, folder: Path, block_rows
             feature_file.write_table(features)
             columns = (features["tokens"], features["image"], features["audio"], features["price"])
             present.append(pa.table([column.is_valid() for column in columns], names=list(MODALITIES)))
+            signed.append(block.select(["product_id", "text_signature", "picture_signature", "images"]))
             for row in block.select(["source", "position", "product_id", "problems"]).to_pylist():
                 for problem in row["problems"]:
                     aside.add(row["source"], row["position"], **problem, product_id=row["product_id"])
@@ -149,7 +177,14 @@ def _featurize(worker: RowFeaturizer, staged: pa.Table, folder: Path, block_rows
         raise StageError(
             f"products: {staged.num_rows} rows went to the workers, {found.num_rows} came back.", "Run it again."
         )
-    return found
+    return found, _duplicates(pa.concat_tables(signed))
+
+
+def _duplicates(signed: pa.Table) -> pa.Table:
+    """DUPLICATE of the products' signatures."""
+    first = [images[0] if images else None for images in signed["images"].to_pylist()]
+    ids, texts = signed["product_id"].to_pylist(), signed["text_signature"].to_pylist()
+    return find_duplicates(ids, texts, signed["picture_signature"].to_pylist(), first)
 
 
 def _map_blocks(worker: RowFeaturizer, staged: pa.Table, block_rows: int) -> Iterator[pa.Table]:

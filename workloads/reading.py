@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fuserank.artifacts import stage_folder
 from fuserank.config import Experiment, Media, Records
@@ -16,7 +17,7 @@ from fuserank.records import events, links, products, queries
 from fuserank.records.flags import with_sessions
 from fuserank.records.label_queries import label_queries
 from fuserank.records.mapping import column_map
-from fuserank.records.media import MediaSource
+from fuserank.records.media import MediaSource, media_path, store
 from fuserank.records.quarantine import Quarantine
 from fuserank.records.schema import JUDGMENT, LINK, REVIEW
 from fuserank.records.variants import group_variants
@@ -38,8 +39,13 @@ def shop_folder(experiment: Experiment) -> Folder:
     return Folder(root if "://" in root else str(Path(root).expanduser().resolve()))
 
 
-def read_products(records: Records, root: Folder, aside: Quarantine, split: Callable[[str], str]) -> pa.Table:
+def read_products(
+    records: Records, root: Folder, aside: Quarantine, split: Callable[[str], str], inline: Path
+) -> pa.Table:
     """STAGED products, variants grouped where the config says so.
+
+    Args:
+        inline: folder for media whose bytes stand in the table itself.
 
     Raises:
         InputError, ConfigError, EmptyCatalogueError: see records/products.py.
@@ -51,7 +57,16 @@ def read_products(records: Records, root: Folder, aside: Quarantine, split: Call
             raise ConfigError(f"records.products.map.{field} is set but {key} is not.", f"Give {key}: a folder or zip.")
     columns = column_map(table, products.FIELDS, "products", records.labels)
     key = records.split.key if by_product else None
-    staged = products.read_products(root, table.files, columns, aside, key, split if by_product else None)
+    held = any(source is not None and source.source is None for source in (records.images, records.audio))
+    staged = products.read_products(
+        root,
+        table.files,
+        columns,
+        aside,
+        key,
+        split if by_product else None,
+        (lambda data: media_path(Path(), store(inline, data)).as_posix()) if held else None,
+    )
     if records.group_variants:
         staged, aside.merged = group_variants(staged)
     aside.kept = staged.num_rows
@@ -133,9 +148,20 @@ def read_events(records: Records, root: Folder, staged: pa.Table, reviews: pa.Ta
 
 def uses(column: pa.ChunkedArray) -> bool:
     """Whether any row of a column of paths, or of lists of paths, names one."""
-    return any(column.to_pylist())
+    if pa.types.is_list(column.type):
+        column = pc.call_function("list_flatten", [column])
+    return len(column) > column.null_count
 
 
-def media(root: Folder, media: Media | None, name: str, used: bool) -> MediaSource | None:
-    """The media's folder or zip; None where no row names one, so that a shop without speech needs no audio file."""
-    return MediaSource(root, media.source, f"records.{name}.source") if media is not None and used else None
+def media(root: Folder, inline: Path, media: Media | None, name: str, used: bool) -> MediaSource | None:
+    """Where the media lie; None where no row names one, so that a shop without speech needs no audio file.
+
+    Raises:
+        InputError: the folder or zip that the config names is not there.
+    """
+    if media is None or not used:
+        return None
+    if media.source is None:
+        inline.mkdir(parents=True, exist_ok=True)
+        return MediaSource(inline)
+    return MediaSource(root, media.source, f"records.{name}.source")

@@ -29,13 +29,12 @@ def row_counts(aside: Mapping[str, Quarantine], out: Mapping[str, int]) -> dict[
 
 def missing_table(present: pa.Table) -> dict[str, Any]:
     """How many products lack each modality, and how many have each combination, from one bool column a modality."""
-    rows = list(zip(*(present[name].to_pylist() for name in MODALITIES), strict=True))
-    combined = Counter("+".join(m for m, there in zip(MODALITIES, row, strict=True) if there) or "none" for row in rows)
-    return {
-        "products": len(rows),
-        "without": {name: sum(not row[axis] for row in rows) for axis, name in enumerate(MODALITIES)},
-        "combinations": dict(combined.most_common()),
-    }
+    combined: Counter[str] = Counter()
+    groups = present.group_by(list(MODALITIES)).aggregate([([], "count_all")]).to_pylist()
+    for group in groups:
+        combined["+".join(m for m in MODALITIES if group[m]) or "none"] += group["count_all"]
+    without = {m: sum(group["count_all"] for group in groups if not group[m]) for m in MODALITIES}
+    return {"products": present.num_rows, "without": without, "combinations": dict(combined.most_common())}
 
 
 def value_counts(column: pa.ChunkedArray) -> dict[str, int]:

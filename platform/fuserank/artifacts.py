@@ -5,6 +5,7 @@ manifests of the stages it reads, and the code it uses. A fresh stage is skipped
 counts, but keeps its partial work for resuming while its digest still matches.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -127,7 +128,7 @@ def _raw_inputs(experiment: Experiment) -> dict[str, tuple[int, int]]:
     for table in (records.products, records.queries, records.judgments, records.events):
         patterns += table.files if table is not None else []
     for media in (records.images, records.audio):
-        patterns += [media.source] if media is not None else []
+        patterns += [media.source] if media is not None and media.source else []
     return {name: folder.stamp(name) for name in sorted({n for pattern in patterns for n in folder.glob(pattern)})}
 
 
@@ -167,6 +168,9 @@ def run_stage(
 
     Returns:
         The manifest: digest, summary, seconds, upstream digests, code version.
+
+    Raises:
+        StageError: the disk is full. Else what `work` raises.
     """
     now = digest(experiment, stage)
     folder = stage_path(experiment, stage)
@@ -182,7 +186,15 @@ def run_stage(
     write_json(started, {"digest": now})
     say(f"{stage}: {'resuming' if resuming else 'running'} ({folder})")
     begin = time.monotonic()
-    summary = work(folder)
+    try:
+        summary = work(folder)
+    except OSError as error:  # pyarrow's own errors among them, which carry the number in their text only
+        if error.errno != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise StageError(
+            f"{stage}: no space left on the disk of {folder}.",
+            "Free some, or set storage.root elsewhere; then run the same command again.",
+        ) from error
     manifest = {
         "stage": stage,
         "digest": now,

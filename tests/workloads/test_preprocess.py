@@ -170,7 +170,7 @@ def test_quarantine_says_what_and_where(done: tuple[Path, dict]) -> None:
         ("events.jsonl", 20, "row", "duplicate event_id", "p00"),
     }
     assert summary["rows"]["events"] == {
-        "in": 21, "out": 20, "repeated": 0, "quarantined": 1, "reasons": {"row: duplicate event_id": 1},
+        "in": 21, "out": 20, "merged": 0, "repeated": 0, "quarantined": 1, "reasons": {"row: duplicate event_id": 1},
     }  # fmt: skip
 
 

@@ -45,9 +45,10 @@ class Table(Section):
 
 
 class Media(Section):
-    """Where pictures or sounds lie: a folder or zip file below records.root; the mapped column holds paths in it."""
+    """Where pictures or sounds lie: a folder or zip file below records.root, and the mapped column holds paths in it;
+    or null, and the mapped column of a Parquet file holds the encoded pictures or sounds themselves."""
 
-    source: str
+    source: str | None
 
 
 class LabelQueries(Section):

@@ -13,6 +13,7 @@ import numpy as np
 from fuserank.errors import MediaError
 
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010
+SILENCE = 1e-4  # largest amplitude of what counts as no sound at all: −80 dB of full scale
 FLOOR = 1e-6  # mel power below it counts as silence; its logarithm fits float16
 MAX_RATE = 768_000  # Hz
 
@@ -29,7 +30,7 @@ def decode_audio(data: bytes, rate: int, seconds: float) -> np.ndarray:
         float32 [rate * seconds].
 
     Raises:
-        MediaError: "unreadable sound: …" or "empty sound: …".
+        MediaError: "unreadable sound: …", "empty sound: …" or "silent sound: …".
     """
     import soundfile  # loads libsndfile; only where there is sound
 
@@ -47,6 +48,8 @@ def decode_audio(data: bytes, rate: int, seconds: float) -> np.ndarray:
     if len(samples) == 0:
         raise MediaError("empty sound: no samples")
     mono = np.nan_to_num(samples.mean(axis=1), posinf=1.0, neginf=-1.0)
+    if not float(np.abs(samples).max()) >= SILENCE:
+        raise MediaError(f"silent sound: nothing above {SILENCE:g} of full scale in the first {seconds:g} s")
     mono = resample(mono, given, rate)
     wanted = round(rate * seconds)
     return np.pad(mono[:wanted], (0, max(0, wanted - len(mono))))

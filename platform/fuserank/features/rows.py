@@ -14,6 +14,7 @@ import pyarrow as pa
 from fuserank.errors import MediaError
 from fuserank.features.featurizer import Featurizer
 from fuserank.features.layout import feature_schema
+from fuserank.records.duplicates import picture_signature, text_signature
 from fuserank.records.media import MediaSource, store
 from fuserank.records.schema import PRODUCT
 
@@ -40,7 +41,8 @@ class RowFeaturizer:
         rows = block.to_pylist()
         texts = [self.featurizer.product_text(row) for row in rows]
         added: dict[str, list[Any]] = {
-            name: [] for name in ("images", "audio_name", "feature_image", "feature_audio", "problems")
+            name: []
+            for name in ("images", "audio_name", "feature_image", "feature_audio", "problems", "picture_signature")
         }
         for row in rows:
             problems: list[dict[str, str]] = []
@@ -51,7 +53,14 @@ class RowFeaturizer:
             added["feature_image"].append(None if pixels is None else pixels.tobytes())
             added["feature_audio"].append(None if mel is None else mel.tobytes())
             added["problems"].append(problems)
-        kinds = {"images": pa.list_(pa.string()), "audio_name": pa.string(), "problems": pa.list_(PROBLEM)}
+            added["picture_signature"].append(None if pixels is None else _signature(pixels))
+        added["text_signature"] = [text_signature(text) for text in texts]
+        kinds = {
+            "images": pa.list_(pa.string()),
+            "picture_signature": pa.uint64(),
+            "audio_name": pa.string(),
+            "problems": pa.list_(PROBLEM),
+        }
         columns = {name: pa.array(values, kinds.get(name, pa.binary())) for name, values in added.items()}
         columns["tokens"] = pa.array(self.tokens(texts), pa.list_(pa.int32()))
         columns["feature_price"] = pa.array([self.featurizer.price(row["price"]) for row in rows], pa.float32())
@@ -89,6 +98,11 @@ class RowFeaturizer:
             problems.append({"part": part, "reason": reason, "detail": f"{path}: {detail}"})
             return None, None
         return store(self.media, data), value
+
+
+def _signature(pixels: np.ndarray) -> int | None:
+    """None also for pictures too small to tell apart."""
+    return picture_signature(pixels) if pixels.shape[0] >= 8 and pixels.shape[1] >= 9 else None
 
 
 def split_block(block: pa.Table, featurizer: Featurizer) -> tuple[pa.Table, pa.Table]:

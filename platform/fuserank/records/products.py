@@ -47,12 +47,14 @@ def read_products(
     quarantine: Quarantine,
     split_key: str | None = None,
     split: Callable[[str], str] | None = None,
+    keep: Callable[[bytes], str] | None = None,
 ) -> pa.Table:
     """All products of a catalogue.
 
     Args:
         split_key: the field whose raw text decides a product's split (the id where it is empty).
         split: that text → split name; None where the split is not by product.
+        keep: puts the bytes of a picture or sound that stands in a column somewhere, and says where (its path).
 
     Returns:
         STAGED, sorted by product_id, ids unique.
@@ -76,7 +78,7 @@ def read_products(
             detail = f"first in {first[product_id][0]} row {first[product_id][1]}"
             quarantine.add(row.source, row.position, ROW, "duplicate product_id", detail, product_id)
             continue
-        product = _clean(mapped, columns)
+        product = _clean(mapped if keep is None else _kept(mapped, keep), columns)
         for field, parse in _TYPED.items():
             product[field] = _typed(field, parse, joined(mapped.get(field)), product_id, quarantine, row, columns)
         ends = _typed("price", fields.price_range, joined(mapped.get("price")), product_id, quarantine, row, columns)
@@ -107,6 +109,17 @@ def _batch(products: list[dict[str, Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [pa.array([p.get(f.name) for p in products], f.type) for f in STAGED], schema=STAGED
     )
+
+
+def _kept(mapped: Mapping[str, Any], keep: Callable[[bytes], str]) -> dict[str, Any]:
+    """The same with paths in place of bytes; one value or a list of them."""
+
+    def path(value: Any) -> Any:
+        if isinstance(value, list):
+            return [path(part) for part in value]
+        return keep(value) if isinstance(value, bytes) and value else value
+
+    return {**mapped, **{name: path(mapped[name]) for name in ("images", "audio") if name in mapped}}
 
 
 def _clean(mapped: Mapping[str, Any], columns: ColumnMap) -> dict[str, Any]:

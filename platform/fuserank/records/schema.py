@@ -111,6 +111,14 @@ IMPRESSION = pa.schema(
     ]
 )
 
+DUPLICATE = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),  # smallest id of the products that seem to be one
+        pa.field("reason", pa.string(), nullable=False),  # same | similar, text | picture
+    ]
+)
+
 FLAG = pa.schema(
     [
         pa.field("record", pa.string(), nullable=False),  # product | user

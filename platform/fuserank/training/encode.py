@@ -15,8 +15,18 @@ Role = Literal["product", "query"]
 
 
 def hidden_of(model: FusedModel, side: Side) -> dict[str, Tensor]:
-    """Encoder outputs of the rows that have each modality."""
-    return {m: model.hidden(m, inputs) for m, (_, inputs) in side.inputs.items()}
+    """Encoder outputs of the rows that have each modality.
+
+    A single row has no batch statistics (a ResNet refuses it): the running ones serve it, and it still trains.
+    """
+    found = {}
+    for modality, (places, inputs) in side.inputs.items():
+        encoder = model.encoders[modality]
+        training = encoder.training
+        encoder.train(training and len(places) > 1)
+        found[modality] = model.hidden(modality, inputs)
+        encoder.train(training)
+    return found
 
 
 def place(model: FusedModel, side: Side, hidden: dict[str, Tensor], role: Role) -> tuple[Tensor, Tensor]:

@@ -101,9 +101,13 @@ def test_refusals() -> None:
             featurizer.audio(broken)
     with pytest.raises(MediaError, match="empty sound"):
         featurizer.audio(encoded(np.zeros(0, np.float32), 16000))
-    silent = featurizer.audio(encoded(np.zeros(1600, np.float32), 16000))
-    assert silent.shape == (40, 161)
-    assert np.isfinite(silent).all()
+    with pytest.raises(MediaError, match="silent sound"):
+        featurizer.audio(encoded(np.zeros(1600, np.float32), 16000))
+    click = np.zeros(1600, np.float32)
+    click[800] = 0.01
+    short = featurizer.audio(encoded(click, 16000))
+    assert short.shape == (40, 161)
+    assert np.isfinite(short).all()
 
 
 WHOLE = {kind: encoded(tone(500, 16000, 0.1), 16000, kind) for kind in ("WAV", "FLAC", "OGG")}

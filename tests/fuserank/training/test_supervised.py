@@ -9,11 +9,12 @@ from torch import Tensor
 
 from fuserank import config
 from fuserank.losses.weighted import weighted_sum
+from fuserank.models.encoders.image import ImageEncoder
 from fuserank.models.encoders.price import PriceEncoder
 from fuserank.models.fused import FusedModel
 from fuserank.training.cached import build_cache, open_cache, train_on_cache
-from fuserank.training.data import Judgments
-from fuserank.training.encode import encode_table
+from fuserank.training.data import Judgments, Side
+from fuserank.training.encode import encode_table, hidden_of
 from fuserank.training.loop import Fit
 from fuserank.training.objective import Objective
 from fuserank.training.state import load_state, save_state
@@ -247,3 +248,18 @@ def test_temperatures_are_learnt_and_bounded() -> None:
     with torch.no_grad():
         objective.scales["fused"].fill_(9.0)
     assert objective.scale("fused").item() == 100
+
+
+def test_one_picture_in_a_batch_trains_without_batch_statistics() -> None:
+    """A ResNet whose last map is one pixel refuses a single row in training mode: running statistics encode it."""
+    encoder = ImageEncoder("resnet10", channels=8)
+    model = FusedModel({"image": encoder}, 8, "ensemble", {}).train()
+    before = {k: v.clone() for k, v in encoder.state_dict().items() if "running" in k}
+    pixels = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    side = Side(torch.tensor([[True], [False]]), {"image": (torch.tensor([0]), {"pixels": pixels})})
+    hidden = hidden_of(model, side)["image"]
+    assert encoder.training
+    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in before.items())
+    hidden.sum().backward()
+    assert next(encoder.parameters()).grad is not None
+    assert torch.equal(hidden, encoder.eval()(pixels))
