@@ -157,7 +157,7 @@ def measure(side: str, folder: str, rows: int, answer: Any) -> None:
 
         import ray
 
-        ray.init(num_cpus=WORKERS, object_store_memory=512 * 2**20, include_dashboard=False, logging_level="ERROR")
+        ray.init("local", num_cpus=WORKERS, object_store_memory=2**29, include_dashboard=False, logging_level="ERROR")
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     if side == "DataLoader":
         import torch  # noqa: F401  (imported before the clock starts, as ray is)
