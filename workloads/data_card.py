@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from fuserank.evaluation.page import Cell, Page, thumbnail
 from fuserank.evaluation.plots import counts, distribution
-from fuserank.features.text import product_text
+from fuserank.features.text import product_text, text_columns
 from fuserank.records.media import media_path
 
 SHOWN = 12  # products or rows of a gallery
@@ -29,7 +29,7 @@ def write_data_card(folder: Path, name: str, text_fields: tuple[str, ...], summa
     """
     page = Page(f"{name}: data card")
     _tables(page, summary)
-    columns = ["product_id", "title", "price", "category", "images", *_fields(text_fields)]
+    columns = ["product_id", "title", "price", "category", "images", *text_columns(text_fields)]
     file = pq.ParquetFile(folder / "products.parquet")
     lengths, prices, categories, accepted = [], [], Counter[str](), []
     flagged = {flag["id"]: flag for flag in pq.read_table(folder / "flags.parquet").to_pylist()}
@@ -108,10 +108,6 @@ def _set_aside(folder: Path) -> list[tuple[str, str | None]]:
             where = f"{row['source']} row {row['position']}"
             found.append((f"{row['part']}: {row['reason']} ({where}) {row['detail'] or ''}", None))
     return found
-
-
-def _fields(text_fields: tuple[str, ...]) -> list[str]:
-    return [field.partition(".")[0] for field in text_fields]
 
 
 def _caption(row: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer, split_block
-from fuserank.features.text import product_text
+from fuserank.features.text import product_text, text_columns
 from fuserank.records.duplicates import find_duplicates
 from fuserank.records.flags import bot_like, price_outliers
 from fuserank.records.quarantine import Quarantine, write_quarantine
@@ -119,7 +119,7 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
         seconds=settings.audio.seconds,
         mels=settings.audio.mels,
     )
-    training = staged.select([*_text_columns(shapes.text_fields), "price", "split"]).filter(
+    training = staged.select([*text_columns(shapes.text_fields), "price", "split"]).filter(
         pc.call_function("coalesce", [pc.call_function("equal", [staged["split"], TRAINING]), pa.scalar(True)])
     )
     every = max(1, math.ceil(training.num_rows / TOKENIZER_TEXTS))
@@ -138,10 +138,6 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
         vocabulary=settings.vocabulary,
         price_quantiles=settings.price_quantiles,
     )
-
-
-def _text_columns(fields: tuple[str, ...]) -> list[str]:
-    return list(dict.fromkeys(field.partition(".")[0] for field in fields))
 
 
 def _featurize(

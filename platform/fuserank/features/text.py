@@ -33,6 +33,11 @@ def check_fields(fields: Sequence[str]) -> None:
             )
 
 
+def text_columns(fields: Sequence[str]) -> list[str]:
+    """The product columns that text fields read, each once: `attributes.material` is in `attributes`."""
+    return list(dict.fromkeys(field.partition(".")[0] for field in fields))
+
+
 def product_text(product: Mapping[str, Any], fields: Sequence[str]) -> str:
     """The product's text: its fields' values joined by spaces in the given order, "" if it has none.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fuserank.records.duplicates import ALIKE, WHOLE, find_duplicates, picture_signature, text_signature
+from fuserank.records.duplicates import WHOLE, find_duplicates, picture_signature, text_signature
 
 WORDS = [f"word{i}" for i in range(400)]
 
@@ -83,4 +83,3 @@ def test_a_crowd_of_equals_is_one_group() -> None:
     found = find_duplicates([f"p{i:03}" for i in range(200)], [signature] * 200, [None] * 200, [None] * 200)
     assert found.num_rows == 200
     assert set(found["group"].to_pylist()) == {"p000"}
-    assert 0 < ALIKE < 1
