@@ -163,5 +163,5 @@ def media(root: Folder, inline: Path, media: Media | None, name: str, used: bool
         return None
     if media.source is None:
         inline.mkdir(parents=True, exist_ok=True)
-        return MediaSource(inline)
+        return MediaSource(inline, addressed=True)
     return MediaSource(root, media.source, f"records.{name}.source")

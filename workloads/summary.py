@@ -51,5 +51,7 @@ def show(summary: dict[str, Any]) -> None:
         screen.add_row(name, *counts, reasons)
     console.print(screen)
     missing = summary["missing"]
+    processed = summary["processed"]
+    say(f"products: {processed['anew']} processed, {processed['as before']} as in an earlier run")
     without = ", ".join(f"{name} {count}" for name, count in missing["without"].items())
     say(f"of {missing['products']} products, without: {without}")

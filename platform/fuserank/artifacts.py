@@ -101,7 +101,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 @cache
-def _code_digest(parts: tuple[str, ...]) -> str:
+def code_digest(parts: tuple[str, ...]) -> str:
     root, digest = Path(__file__).parent, hashlib.sha256()
     for part in parts:
         for file in [root / part] if (root / part).is_file() else sorted((root / part).rglob("*.py")):
@@ -116,20 +116,22 @@ def _value(experiment: Experiment, path: str) -> object:
     return node.model_dump(mode="json") if hasattr(node, "model_dump") else node  # type: ignore[union-attr]
 
 
-def _raw_inputs(experiment: Experiment) -> dict[str, tuple[int, int]]:
-    """Name, size and time of a catalogue's own files, so that a changed file makes `preprocess` stale.
-
-    A folder of media is looked at picture by picture when `preprocess` runs, not here.
-    """
+def _raw_inputs(experiment: Experiment) -> dict[str, object]:
+    """Names, sizes and times of a catalogue's own files, so that a changed file makes `preprocess` stale."""
     records = experiment.records
     if records.generate is not None or records.root is None:
         return {}
     folder, patterns = Folder(records.root), []
-    for table in (records.products, records.queries, records.judgments, records.events):
+    found: dict[str, object] = {}
+    more = (records.queries, records.judgments, records.events, records.reviews, *records.links.values())
+    for table in (records.products, *more):
         patterns += table.files if table is not None else []
     for media in (records.images, records.audio):
-        patterns += [media.source] if media is not None and media.source else []
-    return {name: folder.stamp(name) for name in sorted({n for pattern in patterns for n in folder.glob(pattern)})}
+        if media is not None and media.source:
+            patterns.append(media.source)
+            if folder.is_folder(media.source):
+                found[f"{media.source}/"] = folder.contents(media.source)
+    return found | {name: folder.stamp(name) for name in {n for pattern in patterns for n in folder.glob(pattern)}}
 
 
 def digest(experiment: Experiment, stage: str) -> str:
@@ -147,7 +149,7 @@ def digest(experiment: Experiment, stage: str) -> str:
         inputs[name] = (read_manifest(experiment, name) or {})["digest"]
     if stage == "preprocess":
         inputs["files"] = _raw_inputs(experiment)
-    inputs["code"] = _code_digest(what.code)
+    inputs["code"] = code_digest(what.code)
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

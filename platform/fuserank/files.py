@@ -4,6 +4,7 @@ Reads only. Paths are relative to the folder, with forward slashes; nothing outs
 """
 
 import fnmatch
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -71,12 +72,26 @@ class Folder:
     def stamp(self, name: str) -> tuple[int, int]:
         """Size in bytes and modification time in nanoseconds: what tells that a file has changed."""
         if self.local is not None:
-            status = (self.local / _inside(name)).stat()
-            return status.st_size, status.st_mtime_ns
+            return _stamp(self.local / _inside(name))
         info = self._info(_inside(name))
         if not info.is_file:
             raise FileNotFoundError(name)
         return info.size or 0, info.mtime_ns or 0
+
+    def contents(self, name: str) -> str:
+        """Hash of the names, sizes and times of all files below a folder of this one: what tells that any has changed.
+
+        Costs one look at each file.
+        """
+        inside, digest = self.join(name), hashlib.sha256()
+        local = inside.local
+        if local is not None:
+            found = [(p.relative_to(local).as_posix(), *_stamp(p)) for p in local.rglob("*") if p.is_file()]
+        else:
+            found = inside._stamps()
+        for entry in sorted(found):
+            digest.update(repr(entry).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def listing(self) -> list[str]:
         """Names directly inside, sorted, for messages."""
@@ -89,14 +104,26 @@ class Folder:
         return files.get_file_info(f"{base}/{name}".rstrip("/"))
 
     def _names(self) -> list[str]:
+        return [name for name, _, _ in self._stamps()]
+
+    def _stamps(self) -> list[tuple[str, int, int]]:
         from pyarrow.fs import FileSelector
 
         files, base = _filesystem(self.root)
         found = files.get_file_info(FileSelector(base, recursive=True, allow_not_found=True))
-        return [entry.path.removeprefix(base).lstrip("/") for entry in found if entry.is_file]
+        return [
+            (entry.path.removeprefix(base).lstrip("/"), entry.size or 0, entry.mtime_ns or 0)
+            for entry in found
+            if entry.is_file
+        ]
 
     def __str__(self) -> str:
         return self.root
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def folder_of(root: Folder | Path) -> Folder:

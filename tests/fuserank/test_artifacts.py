@@ -88,18 +88,18 @@ def test_staleness_by_config(experiment: config.Experiment, key: str) -> None:
 
 def test_staleness_by_code(experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     run_all(experiment)
-    real = artifacts._code_digest
-    monkeypatch.setattr(artifacts, "_code_digest", lambda parts: "new" if "losses" in parts else real(parts))
+    real = artifacts.code_digest
+    monkeypatch.setattr(artifacts, "code_digest", lambda parts: "new" if "losses" in parts else real(parts))
     assert {"generate", "preprocess"} <= fresh(experiment)
     assert not {"pretrain", "tune", "train"} & fresh(experiment)
 
 
-def test_code_digest_reads_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def testcode_digest_reads_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "artifacts.py"))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "a.py").write_text("1")
     (tmp_path / "one.py").write_text("1")
-    compute = artifacts._code_digest.__wrapped__
+    compute = artifacts.code_digest.__wrapped__
     before = compute(("models", "one.py"))
     assert compute(("models", "one.py")) == before
     (tmp_path / "models" / "notes.txt").write_text("no code")

@@ -40,11 +40,11 @@ def test_pictures_in_a_column(tmp_path: Path) -> None:
     source = reading.media(root, inline, records.images, "images", reading.uses(staged["image_paths"]))
     assert source is not None
     featurizer = Featurizer.fit(["words"], [], FeatureSettings(image_size=(4, 4)))
-    block = RowFeaturizer(featurizer, tmp_path / "media", source, None).apply(staged)
-    pixels = [None if p is None else int(np.frombuffer(p, np.uint8)[0]) for p in block["feature_image"].to_pylist()]
+    told, part = RowFeaturizer(featurizer, tmp_path / "media", source, None).apply(staged)
+    pixels = [None if p is None else int(np.frombuffer(p, np.uint8)[0]) for p in part["image"].to_pylist()]
     assert pixels == [10, 20, None, None]
-    assert [len(names) for names in block["images"].to_pylist()] == [1, 2, 0, 0]
-    assert [p["reason"] for p in block["problems"].to_pylist()[3]] == ["unreadable picture"]
+    assert [len(names) for names in told["images"].to_pylist()] == [1, 2, 0, 0]
+    assert [p["reason"] for p in told["problems"].to_pylist()[3]] == ["unreadable picture"]
 
 
 def test_says_which_setting_is_missing(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def build_run(root: Path, held_out: str = "evaluation") -> Experiment:
                 "price": featurizer.price(product["price"]),
             }
         )
-    _write_features(folder / "features.parquet", "product_id", featurizer, described)
+    _write_features(folder / "features" / "0.parquet", "product_id", featurizer, described)
     pq.write_table(pa.Table.from_pylist(products, PRODUCT), folder / "products.parquet")
     featurizer.save(folder)
     events = [

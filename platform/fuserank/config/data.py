@@ -128,4 +128,7 @@ class Preprocess(Section):
     audio: AudioFeatures = AudioFeatures()
     price_quantiles: Positive = 16
     rows_per_block: Positive = 512
+    merge_duplicates: list[
+        Literal["same text", "similar text", "same picture", "similar picture"]
+    ] = []  # products that are duplicates by every reason listed become one
     max_quarantined: Fraction = 0.2  # the run fails above this share of rows

@@ -1,7 +1,8 @@
-"""How a features file is laid out, for those that write it. Without torch, which data workers need not load.
+"""How features files are laid out, for those that write them. Without torch, which data workers need not load.
 
 Columns: an id (`product_id` or `query_id`), `tokens` list<int32>, `image` raw uint8 H·W·3 RGB, `audio` raw float16
 mels·frames, `price` float32 log-price; null where the modality is missing. Shapes travel in the file's metadata.
+Queries are one file; products are a folder of parts, in the order of their names, with what a later run needs.
 """
 
 import json
@@ -14,6 +15,18 @@ from fuserank.features.featurizer import FeatureSettings
 
 COLUMNS = {"text": "tokens", "image": "image", "audio": "audio", "price": "price"}
 SHAPES_KEY = b"fuserank.shapes"
+PROBLEM = pa.struct([("part", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+KEY = 16  # bytes that stand for all a row's costly values are made of
+_NOT_FEATURES = [
+    pa.field("key", pa.binary(KEY)),
+    pa.field("images", pa.list_(pa.string())),  # names in the media folder
+    pa.field("sound", pa.string()),
+    pa.field("problems", pa.list_(PROBLEM)),
+    pa.field("text_signature", pa.binary()),
+    pa.field("picture_signature", pa.uint64()),
+]
+CARRIED = ("image", "audio", "images", "sound", "problems", "text_signature", "picture_signature")
+"""What a later run takes from a part when a row's key is the same: all but tokens and price, which depend on others."""
 
 
 def feature_schema(identifier: str, settings: FeatureSettings) -> pa.Schema:
@@ -33,6 +46,12 @@ def feature_schema(identifier: str, settings: FeatureSettings) -> pa.Schema:
         ],
         metadata={SHAPES_KEY: json.dumps(shapes).encode()},
     )
+
+
+def part_schema(settings: FeatureSettings) -> pa.Schema:
+    """Arrow schema of one part of the products' features."""
+    schema = feature_schema("product_id", settings)
+    return pa.schema([*schema, *_NOT_FEATURES], metadata=schema.metadata)
 
 
 def feature_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -53,17 +53,18 @@ class FeatureTable:
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureTable":
-        """Read a features file.
+        """Read a features file, or a folder of parts in the order of their names.
 
         Raises:
             InputError: the file is missing or is not a features file.
         """
+        parts = sorted(Path(path).glob("*.parquet")) if Path(path).is_dir() else [path]
         try:
-            file = pq.ParquetFile(path, memory_map=True)
-            shapes = json.loads(file.schema_arrow.metadata[SHAPES_KEY])
-        except (OSError, KeyError, TypeError, pa.ArrowInvalid) as error:
+            files = [pq.ParquetFile(part, memory_map=True) for part in parts]
+            shapes = json.loads(files[0].schema_arrow.metadata[SHAPES_KEY])
+        except (OSError, IndexError, KeyError, TypeError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} is not a features file: {error}", "Run `fuserank preprocess` first.") from None
-        identifier, rows = file.schema_arrow.names[0], file.metadata.num_rows
+        identifier, rows = files[0].schema_arrow.names[0], sum(file.metadata.num_rows for file in files)
         ids: list[str] = []
         mask = np.zeros((rows, len(MODALITIES)), dtype=bool)
         tokens, lengths = [np.zeros(0, np.int32)], np.zeros(rows, np.int64)
@@ -75,8 +76,8 @@ class FeatureTable:
         }
         filled = dict.fromkeys(media, 0)
         begin = 0
-        for group in range(file.num_row_groups):
-            part = file.read_row_group(group)
+        for file, group in [(one, group) for one in files for group in range(one.num_row_groups)]:
+            part = file.read_row_group(group, columns=[identifier, *COLUMNS.values()])
             here = slice(begin, begin + part.num_rows)
             ids += part.column(identifier).to_pylist()
             for axis, name in enumerate(MODALITIES):

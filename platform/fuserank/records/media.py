@@ -33,13 +33,18 @@ _SIGNATURES = (
 class MediaSource:
     """Pictures or sounds by path, from a folder or a zip file. Picklable: a zip is opened once in each process."""
 
-    def __init__(self, root: Folder | Path, name: str = "", key: str = "records.images.source"):
+    def __init__(
+        self, root: Folder | Path, name: str = "", key: str = "records.images.source", addressed: bool = False
+    ):
         """Takes the shop's folder, the name of the folder or zip in it, and the config key that named it.
+
+        Args:
+            addressed: the paths themselves say the content, as those of `store` do.
 
         Raises:
             InputError: there is no such folder or zip.
         """
-        self._root, self._name = folder_of(root), name
+        self._root, self._name, self._addressed = folder_of(root), name, addressed
         self._zip = bool(name) and self._root.is_file(name)
         hint = "Give a folder or a zip file below records.root, or correct records.root."
         if self._zip:
@@ -67,6 +72,8 @@ class MediaSource:
         Raises:
             MediaError: as `read`.
         """
+        if self._addressed:
+            return 0, 0
         return self._guarded(name, self._zip_stamp if self._zip else self._folder_stamp)
 
     def _guarded(self, name: str, find: Callable[[str], _T]) -> _T:

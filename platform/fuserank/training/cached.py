@@ -23,7 +23,7 @@ from fuserank.training.encode import encode_chunks
 from fuserank.training.loop import make_fit
 from fuserank.training.supervised import Supervised, new_model, open_splits
 
-SIDES = {"product": "features.parquet", "query": "query_features.parquet"}
+SIDES = {"product": "features", "query": "query_features.parquet"}
 
 
 class CachedTable:

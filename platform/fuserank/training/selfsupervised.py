@@ -165,7 +165,7 @@ def pretrain_worker(values: dict[str, Any]) -> None:
     torch.manual_seed(experiment.seed)
     settings = Featurizer.load(preprocess).settings
     model = new_model(experiment, preprocess, None).to(device)
-    products = FeatureTable.open(preprocess / "features.parquet")
+    products = FeatureTable.open(preprocess / "features")
     tracker = Tracker(Path(values["out"]), "pretrain", experiment.tracking.tensorboard)
     finished: list[str] = []
     losses: dict[str, float] = {}

@@ -54,7 +54,7 @@ def open_splits(
         modalities: the model's. events: history length for the recommender, 0 for none.
         products, queries: cached inputs in place of the features (the same rows).
     """
-    products = products if products is not None else FeatureTable.open(preprocess / "features.parquet")
+    products = products if products is not None else FeatureTable.open(preprocess / "features")
     queries = queries if queries is not None else FeatureTable.open(preprocess / "query_features.parquet")
     product_split = _column(preprocess / "products.parquet", "split", len(products.ids))
     query_split = _column(preprocess / "queries.parquet", "split", len(queries.ids))

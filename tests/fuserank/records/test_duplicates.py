@@ -1,6 +1,7 @@
 """Planted duplicates are found, and what only looks a little alike is not."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fuserank.records.duplicates import WHOLE, find_duplicates, picture_signature, text_signature
@@ -15,6 +16,12 @@ def text(seed: int, length: int = 40) -> list[str]:
 def picture(seed: int) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 9, 3)).astype(np.uint8)
     return coarse.repeat(6, 0).repeat(6, 1)
+
+
+def find(ids: list[str], texts: list, pictures: list, media: list) -> pa.Table:
+    kinds = (pa.string(), pa.binary(), pa.uint64(), pa.string())
+    columns = (ids, texts, pictures, media)
+    return find_duplicates(*(pa.chunked_array([pa.array(c, k)]) for c, k in zip(columns, kinds, strict=True)))
 
 
 def test_the_estimate_is_the_jaccard_similarity() -> None:
@@ -48,7 +55,7 @@ def test_planted_duplicates() -> None:
     media = ["1", "2", "3", "4", "5", "6", "1", None]
     signatures = [text_signature(t) for t in texts.values()]
     assert signatures[-1] is None
-    found = find_duplicates(list(texts), signatures, hashes, media).to_pylist()
+    found = find(list(texts), signatures, hashes, media).to_pylist()
     groups: dict[tuple[str, str], list[str]] = {}
     for row in found:
         groups.setdefault((row["reason"], row["group"]), []).append(row["product_id"])
@@ -63,7 +70,7 @@ def test_planted_duplicates() -> None:
 def test_pictures_that_say_nothing_are_no_duplicates() -> None:
     assert picture_signature(np.full((48, 48, 3), 200, np.uint8)) is None
     assert picture_signature(picture(1)) is not None
-    assert find_duplicates(["a", "b"], [None, None], [None, None], [None, None]).num_rows == 0
+    assert find(["a", "b"], [None, None], [None, None], [None, None]).num_rows == 0
 
 
 @pytest.mark.parametrize("bits", [4, 5])
@@ -75,11 +82,11 @@ def test_how_far_pictures_may_differ(bits: int) -> None:
         other = base
         for place in random.choice(64, bits, replace=False):
             other ^= 1 << int(place)
-        assert (find_duplicates(["a", "b"], [None] * 2, [base, other], [None] * 2).num_rows == 2) == (bits <= 4)
+        assert (find(["a", "b"], [None] * 2, [base, other], [None] * 2).num_rows == 2) == (bits <= 4)
 
 
 def test_a_crowd_of_equals_is_one_group() -> None:
     signature = text_signature(" ".join(text(5)))
-    found = find_duplicates([f"p{i:03}" for i in range(200)], [signature] * 200, [None] * 200, [None] * 200)
+    found = find([f"p{i:03}" for i in range(200)], [signature] * 200, [None] * 200, [None] * 200)
     assert found.num_rows == 200
     assert set(found["group"].to_pylist()) == {"p000"}

@@ -52,7 +52,7 @@ def preprocess(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         )
         products.append({"product_id": f"p{n:02d}", "title": title})
-    write(folder / "features.parquet", "product_id", featurizer, features)
+    write(folder / "features" / "0.parquet", "product_id", featurizer, features)
     pq.write_table(pa.Table.from_pylist(products, PRODUCT), folder / "products.parquet")
     asked, queries, judgments = [], [], []
     for n in range(27):

@@ -63,7 +63,7 @@ def test_unknown_ids_and_zero_grades_are_left_out() -> None:
 
 
 def test_gather(preprocess: Path) -> None:
-    table = FeatureTable.open(preprocess / "features.parquet")
+    table = FeatureTable.open(preprocess / "features")
     rows, modalities = np.array([3, 19, 0, 4, 7]), ("text", "price")
     side = gather(table, rows, modalities, [0, 3])
     assert side.mask.tolist() == [[bool(table.mask[r, c]) for c in (0, 3)] for r in rows]
@@ -161,7 +161,7 @@ def test_positives_are_of_this_split_and_can_be_seen(preprocess: Path) -> None:
 
 
 def test_unjudged_products_make_no_queries(preprocess: Path) -> None:
-    table = FeatureTable.open(preprocess / "features.parquet")
+    table = FeatureTable.open(preprocess / "features")
     queries = FeatureTable.open(preprocess / "query_features.parquet")
     nobody = Judgments(*(np.zeros(0, np.int64),) * 2, np.zeros(0), len(queries.ids), len(table.ids))
     columns = [MODALITIES.index(m) for m in ("text", "image")]

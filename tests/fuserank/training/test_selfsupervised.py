@@ -24,7 +24,7 @@ def model(experiment: config.Experiment, preprocess: Path) -> FusedModel:
 
 @pytest.fixture(scope="module")
 def products(preprocess: Path) -> FeatureTable:
-    return FeatureTable.open(preprocess / "features.parquet")
+    return FeatureTable.open(preprocess / "features")
 
 
 def losses(task: TextTask | ImageTask, epochs: int, size: int, rate: float) -> list[float]:
