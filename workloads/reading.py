@@ -20,7 +20,7 @@ from fuserank.records.mapping import column_map
 from fuserank.records.media import MediaSource, media_path, store
 from fuserank.records.quarantine import Quarantine
 from fuserank.records.schema import JUDGMENT, LINK, REVIEW
-from fuserank.records.variants import group_variants
+from fuserank.records.variants import group_variants, known_ids
 
 
 def shop_folder(experiment: Experiment) -> Folder:
@@ -77,7 +77,7 @@ def read_relations(
     records: Records, root: Folder, staged: pa.Table, aside: dict[str, Quarantine]
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
     """Products, rated by their reviews; links between them; the reviews."""
-    known, found = set(staged["product_id"].to_pylist()), [LINK.empty_table()]
+    known, found = known_ids(staged), [LINK.empty_table()]
     for kind, table in records.links.items():
         columns = column_map(table, links.LINK_FIELDS, f"links.{kind}")
         found.append(links.read_links(root, table.files, columns, kind, aside["links"], known))
@@ -125,7 +125,7 @@ def read_queries(
         columns = column_map(records.queries, queries.QUERY_FIELDS, "queries")
         asked = queries.read_queries(root, records.queries.files, columns, aside["queries"], records.split.key, split)
         columns = column_map(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
-        known = set(asked["query_id"].to_pylist()), set(staged["product_id"].to_pylist())
+        known = set(asked["query_id"].to_pylist()), known_ids(staged)
         judged = queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)
         aside["queries"].kept, aside["judgments"].kept = asked.num_rows, judged.num_rows
     if records.link_grades:
@@ -140,7 +140,7 @@ def read_events(records: Records, root: Folder, staged: pa.Table, reviews: pa.Ta
     if records.events is None:
         return found
     columns = column_map(records.events, events.FIELDS, "events")
-    own = events.read_events(root, records.events.files, columns, aside, set(staged["product_id"].to_pylist()))
+    own = events.read_events(root, records.events.files, columns, aside, known_ids(staged))
     aside.kept = own.num_rows
     own = with_sessions(own, records.session_gap_minutes)
     return pa.concat_tables([own, found]).sort_by("timestamp") if found.num_rows else own

@@ -1,6 +1,6 @@
 """A shop's behaviour log → clean events in time order. Reads table files through `mapping`, writes nothing."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ FIELDS = tuple(EVENT.names)
 
 
 def read_events(
-    root: Folder | Path, files: list[str], columns: ColumnMap, quarantine: Quarantine, products: Collection[str]
+    root: Folder | Path, files: list[str], columns: ColumnMap, quarantine: Quarantine, products: Mapping[str, str]
 ) -> pa.Table:
     """All events of known types about known products, sorted by timestamp (then file order).
 
     A second event with the same id is set aside as "duplicate event_id". Where the log has no ids, an event's place
     (`<file>:<row>`) is its id.
+
+    Args:
+        products: id in the log → product_id (variants.known_ids).
 
     Returns:
         EVENT.
@@ -49,6 +52,7 @@ def read_events(
             detail = f"{event['event_id']} · {event['type']}"
             quarantine.add(row.source, row.position, ROW, problem, detail, event["product_id"])
             continue
+        event["product_id"] = products[event["product_id"]]
         found[event["event_id"]] = event
     ordered = sorted(found.values(), key=lambda event: event["timestamp"])
     return pa.table([pa.array([event[f.name] for event in ordered], f.type) for f in EVENT], schema=EVENT)

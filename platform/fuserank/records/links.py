@@ -4,7 +4,7 @@ Reads table files through `mapping`, writes nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,12 @@ def read_links(
     columns: ColumnMap,
     kind: str,
     quarantine: Quarantine,
-    products: Collection[str],
+    products: Mapping[str, str],
 ) -> pa.Table:
     """Links of one kind. A row names a product and one or several that it leads to; unknown ones are set aside alone.
+
+    Args:
+        products: id in the file → product_id (variants.known_ids).
 
     Returns:
         LINK, sorted, each pair once.
@@ -45,7 +48,8 @@ def read_links(
             continue
         for linked in columns.items("linked_id", mapped):
             if linked in products and linked != product_id:
-                found.add((product_id, linked))
+                pair = products[product_id], products[linked]
+                found |= {pair} if pair[0] != pair[1] else set()  # variants of one product say nothing
             else:
                 quarantine.add(row.source, row.position, "linked_id", "unknown product", linked, product_id)
     rows = sorted(found)
@@ -89,9 +93,12 @@ def link_judgments(
 
 
 def read_reviews(
-    root: Folder | Path, files: list[str], columns: ColumnMap, quarantine: Quarantine, products: Collection[str]
+    root: Folder | Path, files: list[str], columns: ColumnMap, quarantine: Quarantine, products: Mapping[str, str]
 ) -> pa.Table:
     """Reviews of known products, in the files' order.
+
+    Args:
+        products: id in the file → product_id (variants.known_ids).
 
     Returns:
         REVIEW.
@@ -113,6 +120,7 @@ def read_reviews(
         if review["product_id"] not in products:
             quarantine.add(row.source, row.position, ROW, "unknown product", review["product_id"], review["product_id"])
             continue
+        review["product_id"] = products[review["product_id"]]
         found.append(review | {"review_id": f"{row.source}:{row.position}"})
     return pa.Table.from_pylist(found, schema=REVIEW)
 

@@ -1,6 +1,6 @@
 """A shop's queries and judgments → clean records. Reads table files through `mapping`, writes nothing."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,18 @@ def read_judgments(
     columns: ColumnMap,
     quarantine: Quarantine,
     queries: Collection[str],
-    products: Collection[str],
+    products: Mapping[str, str],
 ) -> pa.Table:
-    """All judgments about known queries and products, sorted; a pair's first judgment counts.
+    """All judgments about known queries and products, sorted; a pair's first judgment counts, of variants the highest.
+
+    Args:
+        products: id in the file → product_id (variants.known_ids).
 
     Returns:
         JUDGMENT.
     """
     found: dict[tuple[str, str], float] = {}
+    seen: set[tuple[str, str]] = set()
     for row, mapped, _ in read_rows(root, files, columns, quarantine):
         query_id = fields.identifier(joined(mapped.get("query_id")))
         product_id = fields.identifier(joined(mapped.get("product_id")))
@@ -97,12 +101,15 @@ def read_judgments(
             problem = "unknown query"
         elif product_id not in products:
             problem = "unknown product"
-        elif problem is None and (query_id, product_id) in found:
+        elif problem is None and (query_id, product_id) in seen:
             problem = "duplicate judgment"
         if problem is not None or query_id is None or product_id is None or grade is None:
             detail = f"{query_id} · {product_id} · {mapped.get('grade')}"
             quarantine.add(row.source, row.position, ROW, problem or "bad row", detail, product_id)
             continue
-        found[query_id, product_id] = grade
+        seen.add((query_id, product_id))
+        pair = query_id, products[product_id]
+        quarantine.merged += pair in found
+        found[pair] = max(grade, found.get(pair, 0.0))
     rows = [(*pair, found[pair]) for pair in sorted(found)]
     return pa.table([pa.array([row[i] for row in rows], f.type) for i, f in enumerate(JUDGMENT)], schema=JUDGMENT)

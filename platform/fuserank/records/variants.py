@@ -42,6 +42,16 @@ def group_variants(staged: pa.Table) -> tuple[pa.Table, int]:
     return found, staged.num_rows - found.num_rows
 
 
+def known_ids(products: pa.Table) -> dict[str, str]:
+    """Every id that products are called by → the product's id: its own, and those of the variants it stands for."""
+    ids = products["product_id"].to_pylist()
+    found = dict(zip(ids, ids, strict=True))
+    for product_id, variants in zip(ids, products["variant_ids"].to_pylist(), strict=True):
+        for variant in variants or []:
+            found.setdefault(variant, product_id)
+    return found
+
+
 def _one(parent: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     rows.sort(key=lambda row: row["product_id"] != parent)  # stable: the parent first, then by id
     product = dict(rows[0])

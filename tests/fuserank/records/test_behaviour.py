@@ -46,22 +46,23 @@ def test_queries_and_judgments(tmp_path: Path) -> None:
         read_queries(tmp_path, ["q.jsonl"], columns, aside, "title", str)
 
     (tmp_path / "j.csv").write_text(
-        "query_id,product_id,grade\nq2,b,2\nq2,a,0.5\nq2,b,1\nq9,a,1\nq2,z,1\nq1,a,-1\nq1,b,x\n"
+        "query_id,product_id,grade\nq2,b,2\nq2,a,0.5\nq2,b,1\nq9,a,1\nq2,z,1\nq1,a,-1\nq1,b,x\nq2,b-red,3\n"
     )
     aside = Quarantine("judgments")
     columns = ColumnMap(JUDGMENT_FIELDS, {}, {}, key="records.judgments")
-    judged = read_judgments(tmp_path, ["j.csv"], columns, aside, {"q1", "q2"}, {"a", "b"})
-    assert [tuple(row.values()) for row in judged.to_pylist()] == [("q2", "a", 0.5), ("q2", "b", 2.0)]
+    judged = read_judgments(tmp_path, ["j.csv"], columns, aside, {"q1", "q2"}, {"a": "a", "b": "b", "b-red": "b"})
+    assert [tuple(row.values()) for row in judged.to_pylist()] == [("q2", "a", 0.5), ("q2", "b", 3.0)]
     assert aside.counts() == {
         "row: bad grade": 2, "row: duplicate judgment": 1, "row: unknown product": 1, "row: unknown query": 1,
     }  # fmt: skip
     aside.check(judged.num_rows, 1.0)
+    assert aside.merged == 1
 
 
 def test_events(tmp_path: Path) -> None:
     good = {"event_id": "e1", "type": "click", "product_id": "a", "timestamp": 1714557600000, "position": 3}
     rows = [
-        {**good, "event_id": "e9", "timestamp": "2024-05-01T10:00:05Z", "value": 9.5},
+        {**good, "event_id": "e9", "timestamp": "2024-05-01T10:00:05Z", "value": 9.5, "product_id": "a-red"},
         good,
         good,
         {**good, "event_id": "e2", "type": "stare"},
@@ -72,11 +73,13 @@ def test_events(tmp_path: Path) -> None:
     ]
     write(tmp_path / "e.jsonl", rows)
     aside = Quarantine("events")
-    found = read_events(tmp_path, ["e.jsonl"], ColumnMap(events.FIELDS, {}, {}, key="records.events"), aside, {"a"})
+    columns, known = ColumnMap(events.FIELDS, {}, {}, key="records.events"), {"a": "a", "a-red": "a"}
+    found = read_events(tmp_path, ["e.jsonl"], columns, aside, known)
     assert found.schema.equals(EVENT)
     assert found["event_id"].to_pylist() == ["e1", "e9"]
     assert found["timestamp"].to_pylist() == [datetime(2024, 5, 1, 10), datetime(2024, 5, 1, 10, 0, 5)]
     assert found["position"].to_pylist() == [3, 3]
+    assert found["product_id"].to_pylist() == ["a", "a"]
     assert aside.counts() == {
         "row: bad value": 2, "row: duplicate event_id": 1, "row: missing timestamp": 1,
         "row: unknown event type": 1, "row: unknown product": 1,

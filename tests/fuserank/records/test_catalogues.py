@@ -11,7 +11,7 @@ from fuserank.records import events, links, products, queries
 from fuserank.records.mapping import column_map
 from fuserank.records.media import MediaSource
 from fuserank.records.quarantine import Quarantine
-from fuserank.records.variants import group_variants
+from fuserank.records.variants import group_variants, known_ids
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = ROOT.parent / "shared" / "data"
@@ -33,7 +33,7 @@ def read(name: str, *sets: str) -> tuple[config.Records, Path, pa.Table, Quarant
 def read_behaviour(records: config.Records, root: Path, known: pa.Table) -> tuple[pa.Table, Quarantine]:
     assert records.events is not None
     aside, columns = Quarantine("events"), column_map(records.events, events.FIELDS, "events")
-    found = events.read_events(root, records.events.files, columns, aside, set(known["product_id"].to_pylist()))
+    found = events.read_events(root, records.events.files, columns, aside, known_ids(known))
     aside.check(found.num_rows, 1.0)
     return found, aside
 
@@ -77,7 +77,8 @@ def test_luma() -> None:
     assert records.images is not None
     source = MediaSource(root, records.images.source)
     assert len([source.stamp(path) for path in pictures]) == 675  # every picture named is there
-    known, counts = set(articles["product_id"].to_pylist()), {}
+    known, counts = known_ids(articles), {}
+    assert (known["MH01-XS-Black"], known["MH01"]) == ("MH01", "MH01")
     for kind, table in records.links.items():
         columns = column_map(table, links.LINK_FIELDS, f"links.{kind}")
         counts[kind] = links.read_links(root, table.files, columns, kind, Quarantine("links"), known).num_rows
@@ -154,7 +155,7 @@ def test_icecat() -> None:
     assert (asked.num_rows, aside.rows_in, aside.repeated) == (81, 2193, 2112)
     aside = Quarantine("judgments")
     columns = column_map(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
-    known = set(asked["query_id"].to_pylist()), set(catalogue["product_id"].to_pylist())
+    known = set(asked["query_id"].to_pylist()), known_ids(catalogue)
     judged = queries.read_judgments(root, records.judgments.files, columns, aside, *known)
     aside.check(judged.num_rows, 1.0)
     assert judged.num_rows + aside.rows == 2193

@@ -11,16 +11,17 @@ from fuserank.records.products import STAGED
 from fuserank.records.quarantine import Quarantine
 
 ROWS = [{"product_id": name, "title": name.upper(), "source": "p", "position": 0} for name in "abc"]
+KNOWN = {"a": "a", "b": "b", "c": "c", "a-red": "a"}
 PRODUCTS = pa.Table.from_pylist(ROWS, schema=STAGED)
 
 
 def test_links_and_what_is_asked_of_them(tmp_path: Path) -> None:
-    (tmp_path / "l.csv").write_text('sku,linked\na,"b\nzzz\na"\nb,a\nnone,a\n')
+    (tmp_path / "l.csv").write_text('sku,linked\na,"b\nzzz\na"\nb,a\nnone,a\na,a-red\na-red,b\n')
     columns = ColumnMap(
         links.LINK_FIELDS, {"product_id": "sku", "linked_id": "linked"}, {}, key="links", list_separator="\n"
     )
     aside = Quarantine("links")
-    related = links.read_links(tmp_path, ["l.csv"], columns, "related", aside, set("abc"))
+    related = links.read_links(tmp_path, ["l.csv"], columns, "related", aside, KNOWN)
     assert related.to_pylist() == [
         {"product_id": "a", "kind": "related", "linked_id": "b"},
         {"product_id": "b", "kind": "related", "linked_id": "a"},
@@ -41,10 +42,10 @@ def test_links_and_what_is_asked_of_them(tmp_path: Path) -> None:
 
 
 def test_reviews_rate_and_tell_what_was_liked(tmp_path: Path) -> None:
-    (tmp_path / "r.csv").write_text("sku,who,stars\na,Ann,5\na,Bob,2\nb,,3\nb,Cy,3\nnone,Ann,5\nc,Di,many\n")
+    (tmp_path / "r.csv").write_text("sku,who,stars\na,Ann,5\na-red,Bob,2\nb,,3\nb,Cy,3\nnone,Ann,5\nc,Di,many\n")
     columns = ColumnMap(links.REVIEW_FIELDS, {"product_id": "sku", "user_id": "who", "rating": "stars"}, {}, key="r")
     aside = Quarantine("reviews")
-    reviews = links.read_reviews(tmp_path, ["r.csv"], columns, aside, set("abc"))
+    reviews = links.read_reviews(tmp_path, ["r.csv"], columns, aside, KNOWN)
     aside.check(reviews.num_rows, 1.0)
     assert aside.counts() == {"row: bad value": 1, "row: unknown product": 1}
     rated = links.rate(PRODUCTS, reviews)
