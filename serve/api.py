@@ -124,7 +124,8 @@ Events = Annotated[list[SkipValidation[EventIn]], Field(max_length=1000)]
 class Price(BaseModel):
     """An amount of money."""
 
-    amount: float
+    amount: float = Field(description="the lowest where it is a range")
+    max: float | None = Field(None, description="the highest of a range, such as the prices of its variants; else null")
     currency: str | None
 
 
@@ -191,7 +192,8 @@ class Product(BaseModel):
     brand: str | None
     category: list[str]
     price: Price | None
-    attributes: dict[str, str]
+    variant_ids: list[str] = Field(description="other ids the product is known by")
+    attributes: dict[str, str | list[str]] = Field(description="several values, such as sizes, as a list")
     in_stock: bool | None
     rating: float | None
     review_count: int | None

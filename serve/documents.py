@@ -20,7 +20,7 @@ TYPES = {
     "tiff": "image/tiff",
     "tif": "image/tiff",
 }
-_SHOWN = ["product_id", "title", "price", "currency", "brand", "images", "in_stock"]
+_SHOWN = ["product_id", "title", "price", "price_max", "currency", "brand", "images", "in_stock"]
 
 
 class Documents:
@@ -64,7 +64,8 @@ class Documents:
         return {
             **{name: product[name] for name in same},
             "category": product["category"] or [],
-            "attributes": {key: value for key, value in product["attributes"] or [] if value is not None},
+            "variant_ids": product["variant_ids"] or [],
+            "attributes": _attributes(product["attributes"] or []),
             "price": _price(product),
             "image": _image_url(product),
         }
@@ -83,7 +84,21 @@ class Documents:
 def _price(product: dict[str, Any]) -> dict[str, Any] | None:
     if product["price"] is None:
         return None
-    return {"amount": float(product["price"]), "currency": product["currency"]}
+    most = product["price_max"]
+    return {
+        "amount": float(product["price"]),
+        "max": None if most is None else float(most),
+        "currency": product["currency"],
+    }
+
+
+def _attributes(pairs: list[tuple[str, str | None]]) -> dict[str, str | list[str]]:
+    """An attribute with several values, such as the sizes of a product's variants, as a list."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if value is not None and value not in found.setdefault(name, []):
+            found[name].append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items() if values}
 
 
 def _image_url(product: dict[str, Any]) -> str | None:

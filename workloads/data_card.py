@@ -33,12 +33,16 @@ def write_data_card(folder: Path, name: str, text_fields: tuple[str, ...], summa
     file = pq.ParquetFile(folder / "products.parquet")
     lengths, prices, categories, accepted = [], [], Counter[str](), []
     flagged = {flag["id"]: flag for flag in pq.read_table(folder / "flags.parquet").to_pylist()}
+    aside = _set_aside(folder)
+    pictures: dict[str, str | None] = dict.fromkeys(row["product_id"] for row in aside if row["product_id"])
     odd: list[tuple[str, str | None]] = []
     for batch in file.iter_batches(READ_AT_ONCE, columns=list(dict.fromkeys(columns))):
         for row in batch.to_pylist():
             lengths.append(len(product_text(row, text_fields).split()))
             prices += [float(row["price"])] if row["price"] is not None else []
             categories.update((row["category"] or [])[-1:])
+            if row["product_id"] in pictures:
+                pictures[row["product_id"]] = _picture(folder, row)
             flag = flagged.get(row["product_id"])
             if flag is not None and len(odd) < SHOWN:
                 odd.append((f"{_caption(row)}: {flag['flag']}, {flag['detail']}", _picture(folder, row)))
@@ -48,7 +52,7 @@ def write_data_card(folder: Path, name: str, text_fields: tuple[str, ...], summa
     page.heading("Products and rows")
     page.gallery("accepted", accepted)
     page.gallery("flagged", odd)
-    page.gallery("in quarantine", _set_aside(folder))
+    page.gallery("in quarantine", [(_reason(row), pictures.get(row["product_id"])) for row in aside])
     path = folder / "data_card.html"
     path.write_text(page.html(), encoding="utf-8")
     return path
@@ -96,18 +100,21 @@ def _plots(page: Page, lengths: np.ndarray, prices: np.ndarray, categories: Coun
         page.plot(counts(names, numbers, "categories"), f"The largest of {len(categories)} categories (lowest level)")
 
 
-def _set_aside(folder: Path) -> list[tuple[str, str | None]]:
+def _set_aside(folder: Path) -> list[dict[str, Any]]:
     """The first rows or parts of each reason."""
     table: pa.Table = pq.read_table(folder / "quarantine.parquet")
     seen: Counter[tuple[str, str]] = Counter()
-    found: list[tuple[str, str | None]] = []
+    found: list[dict[str, Any]] = []
     for row in table.to_pylist():
         reason = row["part"], row["reason"]
         seen[reason] += 1
         if seen[reason] <= 2 and len(found) < 2 * SHOWN:
-            where = f"{row['source']} row {row['position']}"
-            found.append((f"{row['part']}: {row['reason']} ({where}) {row['detail'] or ''}", None))
+            found.append(row)
     return found
+
+
+def _reason(row: dict[str, Any]) -> str:
+    return f"{row['part']}: {row['reason']} ({row['source']} row {row['position']}) {row['detail'] or ''}"
 
 
 def _caption(row: dict[str, Any]) -> str:

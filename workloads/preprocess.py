@@ -59,7 +59,7 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     )
     staged = reading.read_products(records, root, aside["products"], split, inline)
     staged, linked, reviews = reading.read_relations(records, root, staged, aside)
-    asked, judged = reading.read_queries(records, root, staged, linked, aside, split)
+    asked, judged = reading.read_queries(records, root, staged, linked, aside, split, inline)
     featurizer = _fit(experiment, staged, asked)
     featurizer.save(folder)
     pictures = reading.uses(staged["image_paths"]) or reading.uses(asked["image"])

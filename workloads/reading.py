@@ -57,7 +57,6 @@ def read_products(
             raise ConfigError(f"records.products.map.{field} is set but {key} is not.", f"Give {key}: a folder or zip.")
     columns = column_map(table, products.FIELDS, "products", records.labels)
     key = records.split.key if by_product else None
-    held = any(source is not None and source.source is None for source in (records.images, records.audio))
     staged = products.read_products(
         root,
         table.files,
@@ -65,12 +64,18 @@ def read_products(
         aside,
         key,
         split if by_product else None,
-        (lambda data: media_path(Path(), store(inline, data)).as_posix()) if held else None,
+        _keeper(records, inline),
     )
     if records.group_variants:
         staged, aside.merged = group_variants(staged)
     aside.kept = staged.num_rows
     return staged
+
+
+def _keeper(records: Records, inline: Path) -> Callable[[bytes], str] | None:
+    """Stores media that stand in tables, and says where; None where the config names none."""
+    held = any(source is not None and source.source is None for source in (records.images, records.audio))
+    return (lambda data: media_path(Path(), store(inline, data)).as_posix()) if held else None
 
 
 def read_relations(
@@ -97,6 +102,7 @@ def read_queries(
     linked: pa.Table,
     aside: dict[str, Quarantine],
     split: Callable[[str], str],
+    inline: Path,
 ) -> tuple[pa.Table, pa.Table]:
     """Queries as STAGED_QUERY and their judgments: made from labels, or the shop's own and those of its links."""
     made = records.label_queries
@@ -123,7 +129,9 @@ def read_queries(
     asked, judged = queries.STAGED_QUERY.empty_table(), JUDGMENT.empty_table()
     if records.queries is not None and records.judgments is not None:
         columns = column_map(records.queries, queries.QUERY_FIELDS, "queries")
-        asked = queries.read_queries(root, records.queries.files, columns, aside["queries"], records.split.key, split)
+        asked = queries.read_queries(
+            root, records.queries.files, columns, aside["queries"], records.split.key, split, _keeper(records, inline)
+        )
         columns = column_map(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
         known = set(asked["query_id"].to_pylist()), known_ids(staged)
         judged = queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)

@@ -27,10 +27,12 @@ function say(text, bad = false) {
 
 function price(value) {
   if (!value) return "";
+  const amounts = value.max ? [value.amount, value.max] : [value.amount];
   try {
-    return new Intl.NumberFormat(undefined, { style: "currency", currency: value.currency }).format(value.amount);
+    const money = new Intl.NumberFormat(undefined, { style: "currency", currency: value.currency });
+    return amounts.map((amount) => money.format(amount)).join(" – ");
   } catch {
-    return `${value.amount} ${value.currency || ""}`;
+    return `${amounts.join(" – ")} ${value.currency || ""}`;
   }
 }
 

@@ -47,6 +47,21 @@ def test_pictures_in_a_column(tmp_path: Path) -> None:
     assert [p["reason"] for p in told["problems"].to_pylist()[3]] == ["unreadable picture"]
 
 
+def test_a_query_picture_in_a_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"product_id": ["a"], "images": [png(1)]}), tmp_path / "p.parquet")
+    asked = pa.table({"query_id": ["q1", "q2"], "image": [png(7), None], "text": [None, "red"]})
+    pq.write_table(asked, tmp_path / "q.parquet")
+    pq.write_table(pa.table({"query_id": ["q1"], "product_id": ["a"], "grade": [1.0]}), tmp_path / "j.parquet")
+    tables = {"queries": {"files": ["q.parquet"]}, "judgments": {"files": ["j.parquet"]}}
+    experiment = shop(tmp_path, images={"source": None}, products={"files": ["p.parquet"]}, **tables)
+    records, root, inline = experiment.records, reading.shop_folder(experiment), tmp_path / "inline"
+    aside = {name: Quarantine(name) for name in ("products", "queries", "judgments", "links")}
+    staged = reading.read_products(records, root, aside["products"], str, inline)
+    queries, judged = reading.read_queries(records, root, staged, staged, aside, str, inline)
+    paths = queries["image"].to_pylist()
+    assert ((inline / paths[0]).read_bytes(), paths[1], judged.num_rows) == (png(7), None, 1)
+
+
 def test_says_which_setting_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"records\.root is not set"):
         reading.shop_folder(config.validate({}))

@@ -7,10 +7,10 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fuserank.errors import InputError, MediaError
 from fuserank.files import Folder, folder_of
@@ -166,3 +166,22 @@ def store(folder: Path, data: bytes) -> str:
         temporary.write_bytes(data)
         temporary.replace(path)
     return name
+
+
+def paths_for(
+    mapped: Mapping[str, Any], names: Sequence[str], keep: Callable[[bytes], str] | None
+) -> Mapping[str, Any]:
+    """A mapped row with paths in place of the media that stand in it as bytes, one or a list of them.
+
+    Args:
+        names: the fields that may hold media. keep: puts bytes somewhere and says where; None where none stand in rows.
+    """
+    if keep is None:
+        return mapped
+
+    def path(value: Any) -> Any:
+        if isinstance(value, list):
+            return [path(part) for part in value]
+        return keep(value) if isinstance(value, bytes) and value else value
+
+    return {**mapped, **{name: path(mapped[name]) for name in names if name in mapped}}

@@ -14,6 +14,7 @@ from fuserank.errors import ConfigError, EmptyCatalogueError
 from fuserank.files import Folder
 from fuserank.records import fields
 from fuserank.records.mapping import ColumnMap, joined, read_rows
+from fuserank.records.media import paths_for
 from fuserank.records.quarantine import ROW, Quarantine
 from fuserank.records.readers import RawRow
 from fuserank.records.schema import PRODUCT
@@ -78,7 +79,7 @@ def read_products(
             detail = f"first in {first[product_id][0]} row {first[product_id][1]}"
             quarantine.add(row.source, row.position, ROW, "duplicate product_id", detail, product_id)
             continue
-        product = _clean(mapped if keep is None else _kept(mapped, keep), columns)
+        product = _clean(paths_for(mapped, ("images", "audio"), keep), columns)
         for field, parse in _TYPED.items():
             product[field] = _typed(field, parse, joined(mapped.get(field)), product_id, quarantine, row, columns)
         ends = _typed("price", fields.price_range, joined(mapped.get("price")), product_id, quarantine, row, columns)
@@ -109,17 +110,6 @@ def _batch(products: list[dict[str, Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [pa.array([p.get(f.name) for p in products], f.type) for f in STAGED], schema=STAGED
     )
-
-
-def _kept(mapped: Mapping[str, Any], keep: Callable[[bytes], str]) -> dict[str, Any]:
-    """The same with paths in place of bytes; one value or a list of them."""
-
-    def path(value: Any) -> Any:
-        if isinstance(value, list):
-            return [path(part) for part in value]
-        return keep(value) if isinstance(value, bytes) and value else value
-
-    return {**mapped, **{name: path(mapped[name]) for name in ("images", "audio") if name in mapped}}
 
 
 def _clean(mapped: Mapping[str, Any], columns: ColumnMap) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fuserank.errors import ConfigError
 from fuserank.files import Folder
 from fuserank.records import fields
 from fuserank.records.mapping import ColumnMap, joined, read_rows
+from fuserank.records.media import paths_for
 from fuserank.records.quarantine import ROW, Quarantine
 from fuserank.records.schema import JUDGMENT, QUERY
 
@@ -27,11 +28,13 @@ def read_queries(
     quarantine: Quarantine,
     split_key: str,
     split: Callable[[str], str],
+    keep: Callable[[bytes], str] | None = None,
 ) -> pa.Table:
     """All queries that ask something, sorted by id; rows that repeat one word for word count once.
 
     Args:
         split_key: the query field whose text decides the split (the id where it is empty).
+        keep: puts the bytes of a picture or sound that stands in a column somewhere, and says where (its path).
 
     Returns:
         STAGED_QUERY.
@@ -45,6 +48,7 @@ def read_queries(
         )
     found: dict[str, dict[str, Any]] = {}
     for row, mapped, _ in read_rows(root, files, columns, quarantine):
+        mapped = paths_for(mapped, ("image", "audio"), keep)
         query = {name: fields.identifier(joined(mapped.get(name))) for name in QUERY_FIELDS}
         query_id = query["query_id"]
         query["text"] = fields.text(joined(mapped.get("text")))

@@ -4,7 +4,8 @@
     {"brand": "Acme"}   {"brand": ["Acme", "Nord"]}         equal, or one of; upper and lower case differ
     {"category": "Shoes"}                                   any level of the product's path
     {"attributes.material": ["wool"]}   {"attributes.width_cm": {"gte": 40}}
-    {"price": {"gte": 20, "lt": 79.99}}                     lt lte gt gte eq; exact decimals
+    {"price": {"gte": 20, "lt": 79.99}}                     lt lte gt gte eq; exact decimals; a price range matches if
+                                                            it meets the condition anywhere
     {"in_stock": true}   {"updated_at": {"gte": "2026-01-01T00:00:00Z"}}
 
 A product that lacks a field never matches a condition on it. `not` turns an answer round, so it does match `not`.
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from fuserank.errors import FilterError
 from fuserank.retrieval.columns import Column, category_column, column_of, split_attributes
+from fuserank.retrieval.ordered import RangeColumn
 
 TEXT_FIELDS = ("product_id", "parent_id", "brand", "currency")
 NUMBER_FIELDS = ("price", "rating", "review_count", "updated_at")
@@ -84,12 +86,17 @@ class Filters:
                 return column
         elif name in FIELDS:
             if name not in self._columns:
-                values = self._products.column(name).combine_chunks()
-                self._columns[name] = category_column(values) if name == "category" else column_of(values)
+                self._columns[name] = self._prepare(name)
             return self._columns[name]
         near = difflib.get_close_matches(str(name), self.fields(), n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`?" if near else f"Fields: {', '.join(FIELDS)}, attributes.NAME."
         raise FilterError(f"there is no field {_show(name)} to filter on.", hint)
+
+    def _prepare(self, name: str) -> Column:
+        values = self._products.column(name).combine_chunks()
+        if name == "price":
+            return RangeColumn(values, self._products.column("price_max").combine_chunks())
+        return category_column(values) if name == "category" else column_of(values)
 
     def _attribute_columns(self) -> dict[str, Column]:
         if self._attributes is None:

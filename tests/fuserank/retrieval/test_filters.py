@@ -38,6 +38,24 @@ def product(random: np.random.Generator, row: int) -> dict:
     }
 
 
+def test_price_ranges_match_where_they_meet_the_condition() -> None:
+    """Against the interval's own arithmetic: some price of [low, high] between the bounds."""
+    random = np.random.default_rng(3)
+    ends = [sorted(random.integers(100, 200, 2).tolist()) for _ in range(200)]
+    rows = [
+        {"product_id": f"p{i:03}", "price": Decimal(low), "price_max": Decimal(high) if high > low else None}
+        for i, (low, high) in enumerate(ends)
+    ]
+    filters = Filters(pa.Table.from_pylist(rows, schema=PRODUCT))
+    for low, high in np.sort(random.integers(100, 200, (50, 2)), 1).tolist():
+        found = filters.mask({"price": {"gte": low, "lte": high}})
+        wanted = [a <= high and b >= low for a, b in ends]
+        assert found.tolist() == wanted
+        assert filters.mask({"price": low}).tolist() == [a <= low <= b for a, b in ends]
+        assert filters.mask({"price": {"gt": low}}).tolist() == [b > low for _, b in ends]
+        assert filters.mask({"price": {"lt": low}}).tolist() == [a < low for a, _ in ends]
+
+
 @pytest.fixture(scope="module")
 def shop() -> tuple[list[dict], Filters]:
     random = np.random.default_rng(6)
