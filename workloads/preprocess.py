@@ -24,7 +24,7 @@ from fuserank.features.text import product_text, text_columns
 from fuserank.records.duplicates import merged_into
 from fuserank.records.flags import bot_like, price_outliers
 from fuserank.records.quarantine import Quarantine, write_quarantine
-from fuserank.records.splits import TRAINING, split_of
+from fuserank.records.splits import TRAINING, split_events, split_of
 from workloads import reading
 from workloads.data_card import write_data_card
 from workloads.featurizing import KEPT, featurize, featurize_queries, prune_media
@@ -91,6 +91,8 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     pq.write_table(linked, folder / "links.parquet")
     pq.write_table(reviews, folder / "reviews.parquet")
     pq.write_table(judged, folder / "judgments.parquet")
+    chosen = records.event_split
+    behaviour = split_events(behaviour, chosen.by, chosen.validation, chosen.evaluation)
     pq.write_table(behaviour, folder / "events.parquet")
     write_quarantine(aside.values(), folder / "quarantine.parquet")
     tables = (staged, asked, judged, behaviour, linked, reviews)
@@ -99,7 +101,11 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "rows": row_counts(aside, out),
         "processed": {"anew": present.num_rows + len(gone) - done.reused, "as before": done.reused},
         "missing": missing_table(present),
-        "splits": {"products": value_counts(staged["split"]), "queries": value_counts(asked["split"])},
+        "splits": {
+            "products": value_counts(staged["split"]),
+            "queries": value_counts(asked["split"]),
+            "events": value_counts(behaviour["split"]),
+        },
         "flags": value_counts(flagged["flag"]),
         "duplicates": value_counts(done.duplicates["reason"]),
         "vocabulary": featurizer.settings.vocabulary,

@@ -15,9 +15,17 @@ from fuserank.config import Experiment
 from fuserank.evaluation.recommend import ItemNeighbours, hold_out, popularity, rank_values, target_rank
 from fuserank.evaluation.slices import ALL
 from fuserank.evaluation.systems import Values, compare
-from fuserank.feedback.sequences import HELD_OUT, pad_history, user_sequences
+from fuserank.feedback.sequences import (
+    HELD_OUT,
+    has_splits,
+    of_splits,
+    pad_history,
+    training_sequences,
+    user_sequences,
+)
 from fuserank.models.fused import FusedModel
 from fuserank.models.recommender import Recommender
+from fuserank.records.splits import EVALUATION, TRAINING, VALIDATION
 from fuserank.retrieval.generation import Generation
 
 USERS_AT_ONCE = 256
@@ -30,15 +38,14 @@ def evaluate_recommendation(
     file = preprocess / "events.parquet"
     if model.recommender is None or not file.is_file():
         return None, None
-    sequences = user_sequences(pq.read_table(file), generation.catalogue.ids)
-    cuts = {user: hold_out(sequence["rows"].tolist(), HELD_OUT) for user, sequence in sequences.items()}
-    users = [user for user, cut in cuts.items() if cut is not None]
-    if not users:
+    events, ids = pq.read_table(file), generation.catalogue.ids
+    asked, others = questions(events, ids)
+    if not asked:
         return None, None
-    known = [{name: array[: cuts[user]] for name, array in sequences[user].items()} for user in users]
-    targets = [int(sequences[user]["rows"][-1]) for user in users]
+    users = list(asked)
+    known, targets = [asked[user][0] for user in users], [asked[user][1] for user in users]
     size = generation.catalogue.size
-    trained = [sequence["rows"][:-HELD_OUT].tolist() for sequence in sequences.values()]
+    trained = [sequence["rows"].tolist() for sequence in training_sequences(events, ids)]
     popular, neighbours = popularity(trained, size), ItemNeighbours(trained, size)
     vectors = np.asarray(generation.catalogue.vectors, np.float32)
     ranks = {name: np.zeros(len(users), np.int64) for name in ("recommender", "neighbours", "popularity")}
@@ -56,7 +63,7 @@ def evaluate_recommendation(
     compared = compare(values, every, pairs, experiment.evaluate.bootstrap, experiment.seed)
     figures = {
         "users": len(users),
-        "left_out": len(sequences) - len(users),
+        "left_out": others,
         "systems": compared[ALL]["systems"],
         "slices": compared,
     }
@@ -65,6 +72,43 @@ def evaluate_recommendation(
         for name, metrics in values.items()
     ]
     return figures, pa.concat_tables(per_user)
+
+
+def questions(events: pa.Table, product_ids: list[str]) -> tuple[dict[str, tuple[dict[str, np.ndarray], int]], int]:
+    """What is asked of each user: their past, as `user_sequences` has it, and the row of the product that followed.
+
+    Split by time: the past is all before the evaluation events, the answer their first new product. Split by user: of
+    users that training never saw, the last product. Else each user's last product.
+
+    Returns:
+        user → past and answer; and how many users have no fair answer.
+    """
+    if not has_splits(events):
+        return _last(user_sequences(events, product_ids), HELD_OUT)
+    later = user_sequences(of_splits(events, [EVALUATION]), product_ids)
+    earlier = user_sequences(of_splits(events, [TRAINING, VALIDATION]), product_ids)
+    if not later.keys() & earlier.keys():  # by user
+        return _last(later, None)
+    found = {}
+    for user, sequence in later.items():
+        seen = set(earlier[user]["rows"].tolist()) if user in earlier else set()
+        new = [row for row in sequence["rows"].tolist() if row not in seen]
+        if seen and new:
+            found[user] = (earlier[user], new[0])
+    return found, len(later) - len(found)
+
+
+def _last(
+    sequences: dict[str, dict[str, np.ndarray]], kept_back: int | None
+) -> tuple[dict[str, tuple[dict[str, np.ndarray], int]], int]:
+    """Each user's last product; kept_back: how many last events training has not seen, None for all."""
+    found = {}
+    for user, sequence in sequences.items():
+        rows = sequence["rows"].tolist()
+        cut = hold_out(rows, len(rows) if kept_back is None else kept_back)
+        if cut is not None:
+            found[user] = ({name: array[:cut] for name, array in sequence.items()}, rows[-1])
+    return found, len(sequences) - len(found)
 
 
 def _user_vectors(recommender: Recommender, vectors: np.ndarray, pasts: list[dict[str, np.ndarray]]) -> np.ndarray:

@@ -14,7 +14,7 @@ from fuserank.errors import ConfigError, EmptyCatalogueError, InputError, StageE
 from fuserank.features.featurizer import Featurizer
 from fuserank.features.table import FeatureTable
 from fuserank.records.media import media_path
-from fuserank.records.schema import EVENT, JUDGMENT, PRODUCT, QUARANTINE, QUERY
+from fuserank.records.schema import JUDGMENT, PRODUCT, QUARANTINE, QUERY, SPLIT_EVENT
 from fuserank.records.splits import split_of
 from tests.workloads.flawed import PRODUCTS, colour, experiment, picture, sound, write_shop
 from workloads import preprocess
@@ -103,7 +103,7 @@ def test_features_are_aligned(done: tuple[Path, dict]) -> None:
 def test_queries_judgments_events(done: tuple[Path, dict]) -> None:
     folder, summary = done
     queries, judgments, events = (pq.read_table(folder / f"{n}.parquet") for n in ("queries", "judgments", "events"))
-    assert (queries.schema, judgments.schema, events.schema) == (QUERY, JUDGMENT, EVENT)
+    assert (queries.schema, judgments.schema, events.schema) == (QUERY, JUDGMENT, SPLIT_EVENT)
     table = FeatureTable.open(folder / "query_features.parquet")
     assert table.ids == queries["query_id"].to_pylist() == sorted(queries["query_id"].to_pylist())
     by_id = {row["query_id"]: row for row in queries.to_pylist()}

@@ -73,6 +73,18 @@ class Split(Section):
     evaluation: list[int] = [8, 9]
 
 
+class EventSplit(Section):
+    """Which events are for training, validation and evaluation.
+
+    `last`: the last two things each user turned to are held out. `time`: all after a moment. `user`: all of some users,
+    by a hash of their id.
+    """
+
+    by: Literal["last", "time", "user"] = "last"
+    validation: Fraction = 0.1  # share of the events (time) or of the users (user)
+    evaluation: Fraction = 0.1
+
+
 class Records(Section):
     """The shop's raw data."""
 
@@ -87,6 +99,7 @@ class Records(Section):
     judgments: Table | None = None
     label_queries: LabelQueries | None = None
     events: Table | None = None
+    event_split: EventSplit = EventSplit()
     session_gap_minutes: Annotated[float, Field(gt=0)] = 30  # events without a session get one; a longer pause ends it
     bot_events_per_hour: Positive = 1000  # users with more events within any hour are flagged as bot-like
     links: dict[str, Table] = {}  # kind → table of product_id and linked_id

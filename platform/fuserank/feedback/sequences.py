@@ -3,10 +3,14 @@
 U users · T events of a history.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fuserank.records.schema import EVENT_TYPES
+from fuserank.records.splits import TRAINING
 
 POSITIVE = ("view", "click", "add_to_cart", "purchase", "like")
 """Event types that say what a user turned to; impressions, dislikes and removals do not."""
@@ -71,11 +75,28 @@ def pad_history(sequences: list[dict[str, np.ndarray]], length: int) -> dict[str
     return out
 
 
+def has_splits(events: pa.Table) -> bool:
+    """Whether the events themselves say what is for training (records.splits)."""
+    return "split" in events.column_names and events["split"].null_count < events.num_rows
+
+
+def of_splits(events: pa.Table, splits: Collection[str]) -> pa.Table:
+    """The events of some splits."""
+    return events.filter(pc.call_function("is_in", [events["split"]], pc.SetLookupOptions(pa.array(list(splits)))))
+
+
+def training_sequences(events: pa.Table, product_ids: list[str]) -> list[dict[str, np.ndarray]]:
+    """`user_sequences` as training may see them: of the events for training, or without each user's last HELD_OUT."""
+    if has_splits(events):
+        return list(user_sequences(of_splits(events, [TRAINING]), product_ids).values())
+    every = user_sequences(events, product_ids).values()
+    return [{name: values[:-HELD_OUT] for name, values in sequence.items()} for sequence in every]
+
+
 def training_histories(events: pa.Table, product_ids: list[str], length: int) -> dict[str, np.ndarray] | None:
-    """Histories of `length` inputs and one target more, without the held-out last events; None if there are none."""
+    """Histories of `length` inputs and one target more from what training may see; None if there are none."""
     sequences = []
-    for sequence in user_sequences(events, product_ids).values():
-        kept = {name: values[:-HELD_OUT] for name, values in sequence.items()}
+    for kept in training_sequences(events, product_ids):
         for stop in range(len(kept["rows"]), 1, -length):  # long histories become several windows
             sequences.append({name: values[max(0, stop - length - 1) : stop] for name, values in kept.items()})
     return pad_history(sequences, length + 1) if sequences else None

@@ -92,6 +92,9 @@ EVENT = pa.schema(
     ]
 )
 
+SPLIT_EVENT = pa.schema([*EVENT, ("split", pa.string())])
+"""An event as `preprocess` writes it; no split where each user's last events are held out."""
+
 IMPRESSION = pa.schema(
     [
         pa.field("request_id", pa.string(), nullable=False),

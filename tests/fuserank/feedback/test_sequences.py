@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fuserank.feedback.sequences import HELD_OUT, pad_history, training_histories, user_sequences
+from fuserank.feedback.sequences import HELD_OUT, pad_history, training_histories, training_sequences, user_sequences
 from fuserank.records.schema import EVENT, EVENT_TYPES
 
 IDS = [f"p{n}" for n in range(30)]
@@ -95,6 +95,15 @@ def test_held_out_are_the_last_turns_after_merging() -> None:
     assert found is not None
     assert found["rows"][0][found["mask"][0]].tolist() == [1, 2, 3]
     assert HELD_OUT == 2
+
+
+def test_splits_of_the_events_decide_where_there_are_any() -> None:
+    table = events(*walk("u", 1, 2, 3, 4, 5), *walk("v", 6, 7))
+    sides = ["training"] * 3 + ["validation", "evaluation", "training", "training"]
+    split = table.append_column("split", pa.array(sides))
+    assert [s["rows"].tolist() for s in training_sequences(split, IDS)] == [[1, 2, 3], [6, 7]]
+    none = table.append_column("split", pa.nulls(7, pa.string()))
+    assert [s["rows"].tolist() for s in training_sequences(none, IDS)] == [[1, 2, 3], []]
 
 
 def test_nobody_has_a_history() -> None:

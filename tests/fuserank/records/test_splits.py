@@ -3,13 +3,14 @@
 import hashlib
 from collections import Counter, defaultdict
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from fuserank.errors import ConfigError
 from fuserank.records.label_queries import label_queries
-from fuserank.records.schema import JUDGMENT, QUERY
-from fuserank.records.splits import split_of
+from fuserank.records.schema import EVENT, JUDGMENT, QUERY
+from fuserank.records.splits import split_events, split_of
 
 
 def test_split_of() -> None:
@@ -21,6 +22,47 @@ def test_split_of() -> None:
         assert split_of(title, 10, [7], [8, 9]) == split_of(title.upper(), 10, [7], [8, 9]) == wanted
         found[wanted] += 1
     assert 350 < found["evaluation"] < 450
+
+
+def behaviour(users: int, each: int, seed: int = 0) -> pa.Table:
+    times = np.sort(np.random.default_rng(seed).integers(0, 40, users * each)) * 1000  # many at one moment
+    rows = [
+        {
+            "event_id": str(n),
+            "user_id": f"u{n % users}" if n else None,
+            "product_id": "a",
+            "type": "view",
+            "timestamp": t,
+        }
+        for n, t in enumerate(times.tolist())
+    ]
+    return pa.Table.from_pylist(rows, schema=EVENT)
+
+
+def test_events_split_by_time_never_look_back() -> None:
+    found = split_events(behaviour(20, 50), "time", 0.2, 0.1)
+    sides: dict[str, list] = defaultdict(list)
+    for row in found.to_pylist():
+        sides[row["split"]].append(row["timestamp"])
+    assert max(sides["training"]) < min(sides["validation"])
+    assert max(sides["validation"]) < min(sides["evaluation"])
+    assert abs(len(sides["evaluation"]) - 100) < 50  # as near as moments allow
+    assert abs(len(sides["validation"]) - 200) < 50
+
+
+def test_events_split_by_user() -> None:
+    found = split_events(behaviour(2000, 3), "user", 0.2, 0.1).to_pylist()
+    sides: dict[str, set] = defaultdict(set)
+    for row in found:
+        sides[row["split"]].add(row["user_id"])
+    assert not sides["training"] & sides["evaluation"]
+    assert not sides["validation"] & (sides["training"] | sides["evaluation"])
+    assert None in sides["training"]
+    assert 150 < len(sides["evaluation"]) < 250
+    assert 330 < len(sides["validation"]) < 470
+    plain = split_events(behaviour(5, 5), "last", 0.2, 0.1)
+    assert plain["split"].null_count == plain.num_rows
+    assert split_events(EVENT.empty_table(), "time", 0.2, 0.1).num_rows == 0
 
 
 def catalogue() -> pa.Table:
