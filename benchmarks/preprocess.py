@@ -8,10 +8,12 @@ Run: `python benchmarks/preprocess.py [--quick] [--json FILE]`.
 import argparse
 import io
 import json
-import multiprocessing
+import math
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -19,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from watch import Watch
 
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.records.media import MediaSource
@@ -123,22 +125,20 @@ def loader(work: Work, rows: int) -> Iterator[int]:
 
 
 def ray_data(work: Work, rows: int) -> Iterator[int]:
-    """As workloads/preprocess.py: blocks of raw rows in the object store, one task a block, order kept."""
-    import ray
+    """As workloads/featurizing.py: a range of blocks, one task each, which reads its own rows; order kept."""
     import ray.data
 
     def featurize(block: pa.Table) -> pa.Table:
-        pixels, tokens = work(block["path"].to_pylist(), block["title"].to_pylist())
-        flat = pa.py_buffer(pixels.reshape(-1))
+        begin = block["id"][0].as_py() * BLOCK
+        pixels, tokens = work(*rows_of(begin, min(begin + BLOCK, rows)))
         offsets = pa.array(np.arange(len(pixels) + 1, dtype=np.int32) * (pixels.size // len(pixels)))
-        images = pa.Array.from_buffers(pa.binary(), len(pixels), [None, offsets.buffers()[1], flat])
+        images = pa.Array.from_buffers(
+            pa.binary(), len(pixels), [None, offsets.buffers()[1], pa.py_buffer(pixels.reshape(-1))]
+        )
         return pa.table({"image": images, "tokens": pa.array(tokens, pa.list_(pa.int32()))})
 
-    blocks = []
-    for start in range(0, rows, BLOCK):
-        paths, titles = rows_of(start, min(start + BLOCK, rows))
-        blocks.append(ray.put(pa.table({"path": paths, "title": titles})))
-    dataset = ray.data.from_arrow_refs(blocks)  # type: ignore[arg-type]  # references to tables
+    blocks = math.ceil(rows / BLOCK)
+    dataset = ray.data.range(blocks, override_num_blocks=blocks)
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     mapped = dataset.map_batches(featurize, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=1)
@@ -149,9 +149,9 @@ def ray_data(work: Work, rows: int) -> Iterator[int]:
 SIDES = {"bare loop": bare, "DataLoader": loader, "Ray Data": ray_data}
 
 
-def measure(side: str, folder: str, rows: int, answer: Any) -> None:
+def measure(side: str, folder: Path, rows: int) -> dict[str, float]:
     """One side in this process: first batch, steady rate, peak memory of the whole process tree."""
-    work, me = Work(Path(folder)), psutil.Process()
+    work = Work(folder)
     if side == "Ray Data":
         import logging
 
@@ -161,42 +161,26 @@ def measure(side: str, folder: str, rows: int, answer: Any) -> None:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     if side == "DataLoader":
         import torch  # noqa: F401  (imported before the clock starts, as ray is)
-    peak, stop = [0], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            used = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    used += process.memory_full_info().pss
-                except psutil.Error:
-                    continue
-            peak[0] = max(peak[0], used)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    watch = Watch(os.getpid())
     begin, first, head, seen = time.perf_counter(), 0.0, 0, 0
     for count in SIDES[side](work, rows):
         if not seen:
             first, head = time.perf_counter() - begin, count
         seen += count
     seconds = time.perf_counter() - begin
-    stop.set()
-    watcher.join()
+    watch.close()
     assert seen == rows, f"{side}: {seen} of {rows} rows"
     rate = (rows - head) / (seconds - first)
-    answer.put({"rows_per_s": rate, "first_batch_s": first, "peak_mib": peak[0] / 2**20, "seconds": seconds})
+    return {"rows_per_s": rate, "first_batch_s": first, "peak_mib": watch.peak / 2**20, "seconds": seconds}
 
 
 def run(side: str, folder: Path, rows: int) -> dict[str, float]:
-    context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    process = context.Process(target=measure, args=(side, str(folder), rows, answer))
-    process.start()
-    try:
-        return answer.get(timeout=3600)
-    finally:
-        process.join(60)
+    """`measure` in a process of its own; its last line is the answer."""
+    line = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--rows", str(rows)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -205,7 +189,12 @@ def main() -> None:
     options.add_argument("--repeat", type=int, default=3)
     options.add_argument("--json", type=Path, help="write every figure there")
     options.add_argument("--quick", action="store_true", help="a look within a minute, never for a claim")
+    options.add_argument("--side", choices=list(SIDES), help="measure this one alone, on a catalogue in --folder")
+    options.add_argument("--folder", type=Path)
     given = options.parse_args()
+    if given.side:
+        print(json.dumps(measure(given.side, given.folder, given.rows)))
+        return
     rows, repeat = (4_000, 1) if given.quick else (given.rows, given.repeat)
     sizes = (2_000, 8_000) if given.quick else (50_000, 200_000)
     console = Console()
