@@ -21,7 +21,7 @@ WHOLE = 16  # bytes
 FEWEST = 4  # words below which a text is compared as a whole only
 BITS = 4  # of 64 in which near-duplicate pictures may differ
 NEIGHBOURS = 8  # of a bucket of texts each is compared with so many others and the first
-AT_ONCE = 1_000_000  # pairs compared in one go
+AT_ONCE = 200_000  # pairs compared in one go
 _PRIME = np.uint64((1 << 31) - 1)
 _RANDOM = np.random.default_rng(20_240_601)
 _A = _RANDOM.integers(1, int(_PRIME), PERMUTATIONS, dtype=np.uint64)
