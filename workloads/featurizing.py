@@ -114,28 +114,30 @@ def _map_blocks(writer: PartWriter, rows: int, size: int) -> Iterator[pa.Table]:
         ) from error
 
 
-def featurize_queries(rows: RowFeaturizer, asked: pa.Table, folder: Path, aside: Quarantine) -> pa.Table:
-    """Write queries.parquet and query_features.parquet, both sorted by id; returns QUERY."""
-    kept: list[dict[str, Any]] = []
-    for row in asked.to_pylist():
-        problems: list[dict[str, str]] = []
-        row["image"], pixels = rows.picture(row["image"], problems)
-        row["audio"], mel = rows.sound(row["audio"], problems)
-        for problem in problems:
-            aside.add(row["source"], row["position"], **problem)
-        kept.append({**row, "pixels": pixels, "mel": mel})
+def featurize_queries(
+    rows: RowFeaturizer, asked: pa.Table, folder: Path, block_rows: int, aside: Quarantine
+) -> pa.Table:
+    """Write queries.parquet and query_features.parquet, both sorted by id, a block at a time; returns QUERY."""
     schema = feature_schema("query_id", rows.featurizer.settings)
-    features = [
-        [row["query_id"] for row in kept],
-        rows.tokens([row["text"] for row in kept]),
-        [None if row["pixels"] is None else row["pixels"].tobytes() for row in kept],
-        [None if row["mel"] is None else row["mel"].tobytes() for row in kept],
-        [None] * len(kept),
-    ]
-    arrays = [pa.array(values, field.type) for values, field in zip(features, schema, strict=True)]
+    tables = [QUERY.empty_table()]
     with feature_writer(folder / "query_features.parquet", schema) as file:
-        file.write_table(pa.table(arrays, schema=schema))
-    table = pa.Table.from_pylist(kept, schema=QUERY)
+        for begin in range(0, asked.num_rows, block_rows):
+            kept = asked.slice(begin, block_rows).to_pylist()
+            values: dict[str, list[Any]] = {name: [] for name in ("image", "audio")}
+            for row in kept:
+                problems: list[dict[str, str]] = []
+                row["image"], pixels = rows.picture(row["image"], problems)
+                row["audio"], mel = rows.sound(row["audio"], problems)
+                for problem in problems:
+                    aside.add(row["source"], row["position"], **problem)
+                values["image"].append(None if pixels is None else pixels.tobytes())
+                values["audio"].append(None if mel is None else mel.tobytes())
+            values["query_id"] = [row["query_id"] for row in kept]
+            values["tokens"] = rows.tokens([row["text"] for row in kept])
+            values["price"] = [None] * len(kept)
+            file.write_table(pa.table([pa.array(values[f.name], f.type) for f in schema], schema=schema))
+            tables.append(pa.Table.from_pylist(kept, schema=QUERY))
+    table = pa.concat_tables(tables)
     pq.write_table(table, folder / "queries.parquet")
     return table
 

@@ -21,10 +21,12 @@ def take_out(folder: Path, gone: Mapping[str, str]) -> None:
         gone: product → the one that stands for it.
     """
     drop_rows(folder / "features", gone)
-    products = without(pq.read_table(folder / "products.parquet"), gone)
+    products = pq.read_table(folder / "products.parquet")
+    own = dict(zip(products["product_id"].to_pylist(), products["variant_ids"].to_pylist(), strict=True))
+    products = without(products, gone)
     more: dict[str, list[str]] = {}
     for name, stands in gone.items():
-        more.setdefault(stands, []).append(name)
+        more.setdefault(stands, []).extend([name, *(own[name] or [])])
     ids, known = products["product_id"].to_pylist(), products["variant_ids"].to_pylist()
     variants = [
         sorted([*(old or []), *more[name]]) if name in more else old for name, old in zip(ids, known, strict=True)

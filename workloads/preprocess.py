@@ -72,7 +72,7 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
         code=code_digest(("features", "records/media.py", "records/duplicates.py", "records/schema.py")),
     )
     done = featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
-    asked = featurize_queries(worker, asked, folder, aside["queries"])
+    asked = featurize_queries(worker, asked, folder, settings.rows_per_block, aside["queries"])
     behaviour = reading.read_events(records, root, staged, reviews, aside["events"])
     present, gone = done.present, merged_into(done.duplicates, settings.merge_duplicates)
     if gone:

@@ -137,7 +137,7 @@ def read_queries(
         judged = queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)
         aside["queries"].kept, aside["judgments"].kept = asked.num_rows, judged.num_rows
     if records.link_grades:
-        more, grades = links.link_judgments(linked, staged, records.link_grades, split)
+        more, grades = links.link_judgments(linked, staged, records.link_grades, split, records.split.key == "text")
         asked = pa.concat_tables([asked, pa.Table.from_pylist(more, schema=queries.STAGED_QUERY)]).sort_by("query_id")
         judged = pa.concat_tables([judged, grades]).sort_by([("query_id", "ascending"), ("product_id", "ascending")])
     return asked, judged
@@ -172,4 +172,6 @@ def media(root: Folder, inline: Path, media: Media | None, name: str, used: bool
     if media.source is None:
         inline.mkdir(parents=True, exist_ok=True)
         return MediaSource(inline, addressed=True)
+    if "://" in media.source:
+        return MediaSource(Folder(media.source), "", f"records.{name}.source")
     return MediaSource(root, media.source, f"records.{name}.source")

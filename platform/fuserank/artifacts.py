@@ -127,7 +127,9 @@ def _raw_inputs(experiment: Experiment) -> dict[str, object]:
     for table in (records.products, *more):
         patterns += table.files if table is not None else []
     for media in (records.images, records.audio):
-        if media is not None and media.source:
+        if media is not None and media.source and "://" in media.source:
+            found[media.source] = Folder(media.source).contents("")
+        elif media is not None and media.source:
             patterns.append(media.source)
             if folder.is_folder(media.source):
                 found[f"{media.source}/"] = folder.contents(media.source)

@@ -38,7 +38,7 @@ class Folder:
         """Files whose path matches (`*` within a name, `**` across folders), sorted; none for a path that leads out."""
         try:
             pattern = _inside(pattern)
-        except ValueError:
+        except InputError:
             return []
         if self.local is not None:
             return sorted(p.relative_to(self.local).as_posix() for p in self.local.glob(pattern) if p.is_file())
@@ -161,7 +161,9 @@ def _inside(name: str) -> str:
     """The path without a leading slash; refuses one that leads out of its folder."""
     parts = PurePosixPath(name.lstrip("/")).parts
     if ".." in parts or "\\" in name or "\0" in name:
-        raise ValueError(f"{name!r} leads out of the folder")
+        raise InputError(
+            f"{name!r} leads out of the shop's folder.", "Move it below records.root, or correct the path."
+        )
     return "/".join(parts)
 
 

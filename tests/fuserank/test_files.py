@@ -13,6 +13,7 @@ import pytest
 from fuserank.errors import InputError, MediaError
 from fuserank.files import Folder
 from fuserank.records.media import MediaSource
+from fuserank.records.readers import Layout
 from fuserank.records.sources import find_files, open_tables
 
 FILES = {
@@ -58,7 +59,7 @@ def test_reads_and_stamps(folder: Folder) -> None:
     assert folder.stamp("a.csv")[0] == len(FILES["a.csv"])
     with pytest.raises(FileNotFoundError):
         folder.stamp("none.csv")
-    with pytest.raises(ValueError, match="leads out"):
+    with pytest.raises(InputError, match="leads out"):
         folder.open("../secret")
 
 
@@ -80,9 +81,9 @@ def test_tables_and_media_come_from_it(folder: Folder) -> None:
 
 
 def test_a_file_a_row(folder: Folder) -> None:
-    (table,) = open_tables(folder, ["p.zip"], form="names")
+    (table,) = open_tables(folder, ["p.zip"], layout=Layout("names"))
     assert [row.values for row in table.rows] == [{"path": "in.png", "name": "in"}]
-    (table,) = open_tables(folder, ["pictures/*"], form="names")
+    (table,) = open_tables(folder, ["pictures/*"], layout=Layout("names"))
     assert [row.values for row in table.rows] == [{"path": "pictures/1.png", "name": "1"}]
 
 

@@ -1,15 +1,22 @@
 """A changed shop: only new and changed products are processed, and the result is that of a run from nothing."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fuserank.artifacts import MANIFEST
 from fuserank.config import Experiment
+from fuserank.features.featurizer import FeatureSettings, Featurizer
+from fuserank.features.parts import set_aside
+from fuserank.features.rows import RowFeaturizer
 from fuserank.features.table import FeatureTable
+from fuserank.records.media import MediaSource
+from fuserank.records.products import STAGED
 from tests.workloads.flawed import PRODUCTS, colour, experiment, picture, write_shop
 from workloads import preprocess
 
@@ -97,6 +104,32 @@ def test_a_run_that_broke_off_goes_on(tmp_path: Path) -> None:
     (folder / "media" / "00" / ".00.png.77").write_bytes(b"half")
     assert processed(chosen) == {"anew": PRODUCTS - kept, "as before": kept}
     assert outputs(chosen) == whole
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk or network that failed once does not stay; a damaged file does."""
+    (tmp_path / "1.png").write_bytes(picture((5, 6, 7)))
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    rows = [{"product_id": str(n), "image_paths": [f"{n}.png"], "source": "p", "position": n} for n in (1, 2)]
+    staged = pa.Table.from_pylist(rows, schema=STAGED)
+    featurizer = Featurizer.fit(["words"], [], FeatureSettings(image_size=(4, 4)))
+    worker = RowFeaturizer(featurizer, tmp_path / "media", MediaSource(tmp_path), None)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "features").mkdir()
+    monkeypatch.setattr(MediaSource, "_from_folder", fail)
+    told, part = worker.apply(staged)
+    assert [p["reason"] for row in told["problems"].to_pylist() for p in row] == ["unreadable file"] * 2
+    monkeypatch.undo()
+    for reused in ([False, False], [True, True]):
+        pq.write_table(part, tmp_path / "features" / "0.parquet")
+        worker.earlier = set_aside(tmp_path / "features", tmp_path / "earlier")
+        told, part = worker.apply(staged)
+        assert told["reused"].to_pylist() == reused
+        assert told["has_image"].to_pylist() == [True, False]
+        shutil.rmtree(tmp_path / "earlier")
 
 
 def test_a_changed_picture_in_a_folder_is_seen(tmp_path: Path) -> None:

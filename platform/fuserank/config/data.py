@@ -38,6 +38,10 @@ class Table(Section):
         str
     ] = []  # columns that hold attributes as `name=value,name=value`; several values parted by the separator
     extract: dict[str, str] = {}  # field → regular expression; its first group in the mapped text is the value
+    values: dict[str, dict[str, str]] = {}  # field → the shop's word → ours, e.g. type: {transaction: purchase}
+    encoding: str | None = None  # of text files; null: UTF-16 by its mark, else UTF-8, and cp1252 where it is none
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # of .csv; null: by its header
+    decimal: Literal[".", ","] | None = None  # mark in price texts; null: by the digits
     scale: dict[str, Annotated[float, Field(gt=0)]] = {}  # number field → factor, e.g. price: 0.01 for cents
     constants: dict[str, str | float | bool] = {}
     list_separator: str = "|"

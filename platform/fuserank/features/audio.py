@@ -15,7 +15,7 @@ from fuserank.errors import MediaError
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010
 SILENCE = 1e-4  # largest amplitude of what counts as no sound at all: −80 dB of full scale
 FLOOR = 1e-6  # mel power below it counts as silence; its logarithm fits float16
-MAX_RATE = 768_000  # Hz
+MAX_RATE = 192_000  # Hz; an odd rate far above would need filters of a gigabyte
 
 
 def frames(rate: int, seconds: float) -> int:

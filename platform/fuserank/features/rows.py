@@ -107,7 +107,9 @@ class RowFeaturizer:
             return [None] * len(keys)
         found = self.earlier.find(keys)
         for place, one in enumerate(found):
-            if one is not None:
+            if one is not None and any(_may_pass(problem) for problem in one["problems"]):
+                found[place] = None
+            elif one is not None:
                 names = [*one["images"], *([one["sound"]] if one["sound"] else [])]
                 if not all(media_path(self.media, name).is_file() for name in names):
                     found[place] = None
@@ -143,6 +145,11 @@ class RowFeaturizer:
             problems.append({"part": part, "reason": reason, "detail": f"{path}: {detail}"})
             return None, None
         return store(self.media, data), value
+
+
+def _may_pass(problem: dict[str, str]) -> bool:
+    """Whether a medium might be read the next time: a disk or a network that failed, not a damaged file."""
+    return problem["reason"] == "unreadable file" or problem["detail"].endswith("out of memory")
 
 
 def _stamp(source: MediaSource | None, path: str | None) -> object:

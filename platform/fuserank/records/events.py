@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from fuserank.files import Folder
-from fuserank.records import fields
+from fuserank.records import fields, money
 from fuserank.records.mapping import ColumnMap, joined, read_rows
 from fuserank.records.quarantine import ROW, Quarantine
 from fuserank.records.schema import EVENT, EVENT_TYPES
@@ -64,6 +64,7 @@ def _event(mapped: dict[str, Any], columns: ColumnMap) -> dict[str, Any]:
         for name in ("event_id", "type", "user_id", "session_id", "product_id", "request_id")
     }
     event["position"] = fields.count(joined(mapped.get("position")))
-    event["value"] = columns.scaled("value", fields.number(joined(mapped.get("value"))))
+    event["type"] = event["type"] and event["type"].lower()
+    event["value"] = columns.scaled("value", money.amount(joined(mapped.get("value"))))
     event["timestamp"] = fields.moment(joined(mapped.get("timestamp")))
     return event

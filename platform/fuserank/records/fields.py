@@ -10,20 +10,14 @@ import math
 import re
 import unicodedata
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 _TAG = re.compile(r"<(?:[a-zA-Z/!?][^<>]*)>")
-_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_HIDDEN = re.compile(r"<(script|style)\b|<!--", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
-_FROM = re.compile(r"^\s*(?:from|between|ab|von|zwischen)\s+", re.IGNORECASE)
-_CODE = re.compile(r"\b[A-Z]{3}\b")
-_CURRENCIES = {  # the sign's most traded currency; a shop that means another maps or sets `currency`
-    "$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR", "₩": "KRW", "₽": "RUB", "₺": "TRY", "₴": "UAH",
-    "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "R$": "BRL", "元": "CNY", "円": "JPY", "kr": "SEK", "Fr.": "CHF",
-}  # fmt: skip
-_YES, _NO = {"true", "t", "yes", "y", "1", "1.0"}, {"false", "f", "no", "n", "0", "0.0"}
-_PRICE_LIMIT = Decimal(10) ** 15  # decimal128(18, 2) holds one digit more
+_YES = {"true", "t", "yes", "y", "1.0", "instock", "available", "onstock", "limitedavailability", "instoreonly"}
+_NO = {"false", "f", "no", "n", "0.0", "outofstock", "soldout", "unavailable", "notavailable", "discontinued"}
+_DAY = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _MILLISECONDS = 100_000_000_000  # as seconds, the year 5138; numbers above it are milliseconds
 
 
@@ -58,13 +52,35 @@ def text(value: Any) -> str | None:
     if is_empty(value):
         return None
     found = plain(value)
-    if "<" in found:
-        found = _TAG.sub(" ", _HIDDEN.sub(" ", found))
-    if "&" in found:
+    for _ in range(2):  # feeds often escape the HTML once more
+        if "<" in found:
+            found = _TAG.sub(" ", _without_hidden(found))
+        if "&" not in found:
+            break
         found = html.unescape(found)
+    if "<" in found:
+        found = _TAG.sub(" ", found)
     if not found.isascii():
         found = unicodedata.normalize("NFKC", found).encode("utf-8", "replace").decode("utf-8")
     return " ".join(_CONTROL.sub(" ", found).split()) or None
+
+
+def _without_hidden(markup: str) -> str:
+    """Without scripts, styles and comments. In one pass: a pattern would look for each end again and again."""
+    lowered, kept, at = markup.lower(), [], 0
+    ended = {"script": False, "style": False, "-->": False}  # no further end of its kind
+    for opening in _HIDDEN.finditer(lowered):
+        kind = opening[1] or "-->"
+        if opening.start() < at or ended[kind]:
+            continue
+        close = lowered.find(kind if kind == "-->" else f"</{kind}", opening.end())
+        if close < 0:
+            ended[kind] = True
+            continue
+        kept.append(markup[at : opening.start()])
+        end = close + 3 if kind == "-->" else lowered.find(">", close) + 1
+        at = end if end > 0 else len(markup)
+    return " ".join([*kept, markup[at:]]) if len(lowered) == len(markup) else markup
 
 
 def identifier(value: Any) -> str | None:
@@ -83,73 +99,6 @@ def items(value: Any, separator: str) -> list[str]:
     return [part for part in found if part]
 
 
-def price(value: Any) -> Decimal | None:
-    """An amount ≥ 0 with two decimals: numbers, `19.99`, `$1,299.00`, `1.299,00 €`, `12,50`.
-
-    Raises:
-        ValueError: no number, more than one, negative, not finite or too large.
-    """
-    if is_empty(value):
-        return None
-    if isinstance(value, bool):
-        raise ValueError("a price is a number")
-    try:
-        amount = Decimal(_number_text(value) if isinstance(value, str) else str(value))
-    except InvalidOperation:
-        raise ValueError(f"{value!r} is not a price") from None
-    if not amount.is_finite() or amount < 0 or amount > _PRICE_LIMIT:
-        raise ValueError(f"{value!r} is not a price")
-    return amount.quantize(Decimal("0.01"))
-
-
-def price_range(value: Any) -> tuple[Decimal | None, Decimal | None]:
-    """Lowest and highest amount: of `10 – 20`, `€10.00-€20.00`, `ab 5 bis 7`; twice the same for a single price.
-
-    Raises:
-        ValueError: see `price`.
-    """
-    try:
-        found = price(value)
-    except ValueError:
-        parts = (
-            re.split(r"\s*(?:[-\u2013\u2014~]|\bto\b|\bbis\b|\bund\b|\band\b)\s*", value)
-            if isinstance(value, str)
-            else []
-        )
-        if len(parts) != 2 or not all(parts):
-            raise
-        low, high = sorted(amount for part in parts if (amount := price(_FROM.sub("", part))) is not None)
-        return low, high
-    return found, found
-
-
-def currency(value: Any) -> str | None:
-    """ISO 4217 code of a code or of the sign in a price's text (`$1,299.00`); None where there is none, or several."""
-    if not isinstance(value, str):
-        return None
-    found = {code for code in _CODE.findall(value) if code in _CURRENCIES.values() or len(value.strip()) == 3}
-    found |= {code for sign, code in _CURRENCIES.items() if sign in value and not found}
-    return found.pop() if len(found) == 1 else None
-
-
-def _number_text(value: str) -> str:
-    """`$1,299.00` → `1299.00`: the last separator is the decimal one unless three digits follow it alone."""
-    words = value.replace("\u00a0", " ").strip()
-    matched = re.fullmatch(r"[^\d\s.,+-]{0,4}\s*([+-]?\d[\d.,' ]*|[+-]?\.\d+)\s*[^\d\s.,+-]{0,4}", words)
-    if matched is None:
-        return words
-    number = re.sub(r"[' ]", "", matched.group(1)).rstrip(".,")
-    last = max(number.rfind("."), number.rfind(","))
-    if last < 0:
-        return number
-    whole, decimals = re.sub(r"[.,]", "", number[:last]), number[last + 1 :]
-    repeated = number.count(number[last]) > 1
-    if repeated and not all(len(group) == 3 for group in number.split(number[last])[1:]):
-        return words  # a date or a version, not groups of thousands
-    grouped = repeated or (number[last] == "," and len(decimals) == 3)
-    return f"{whole}{decimals}" if grouped else f"{whole or '0'}.{decimals}"
-
-
 def number(value: Any) -> float | None:
     """A finite number.
 
@@ -162,6 +111,37 @@ def number(value: Any) -> float | None:
     if not math.isfinite(found):
         raise ValueError(f"{value!r} is not finite")
     return found
+
+
+def rating(value: Any) -> float | None:
+    """A number that fits 32 bits.
+
+    Raises:
+        ValueError: it does not.
+    """
+    found = number(value)
+    if found is not None and abs(found) > 1e30:
+        raise ValueError(f"{value!r} is no rating")
+    return found
+
+
+def attributes(value: Any) -> list[tuple[str, Any]]:
+    """Names and values of an object, of JSON text that holds one, or of a list of `{name, value}` or `{key, value}`.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if is_empty(value):
+        return []
+    if isinstance(value, str):
+        value = json.loads(value)
+    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        named = [(one.get("name", one.get("key")), one.get("value")) for one in value]
+        if all(isinstance(name, str) for name, _ in named):
+            return named
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.60} holds no attributes")
+    return list(value.items())
 
 
 def count(value: Any) -> int | None:
@@ -188,10 +168,10 @@ def flag(value: Any) -> bool | None:
         return None
     if isinstance(value, bool):
         return value
-    word = str(value).strip().lower()
-    if word in _YES:
+    word = re.sub(r"[\s_-]+", "", str(value).strip().lower().rpartition("/")[2])  # also schema.org/InStock
+    if word in _YES or (word.isdecimal() and int(word) > 0):  # a stock count
         return True
-    if word in _NO:
+    if word in _NO or (word.isdecimal() and int(word) == 0):
         return False
     raise ValueError(f"{value!r} is neither yes nor no")
 
@@ -208,6 +188,8 @@ def moment(value: Any) -> datetime | None:
         found = value
     elif isinstance(value, date):
         found = datetime(value.year, value.month, value.day)
+    elif isinstance(value, (str, int)) and _DAY.fullmatch(str(value).strip()):
+        found = datetime.strptime(str(value).strip(), "%Y%m%d")
     elif isinstance(value, (int, float)) or re.fullmatch(r"-?\d+(\.\d+)?", str(value).strip()):
         stamp = float(value)
         try:

@@ -57,7 +57,7 @@ def read_links(
 
 
 def link_judgments(
-    links: pa.Table, staged: pa.Table, grades: Mapping[str, float], split: Callable[[str], str]
+    links: pa.Table, staged: pa.Table, grades: Mapping[str, float], split: Callable[[str], str], by_text: bool = False
 ) -> tuple[list[dict[str, Any]], pa.Table]:
     """Each product with links asks, by its title and main picture, for what it leads to.
 
@@ -65,6 +65,7 @@ def link_judgments(
 
     Args:
         staged: STAGED products. grades: kind of link → grade; other kinds are left out.
+        by_text: the title decides the split, so that products of one title are on one side; else the query's id.
 
     Returns:
         Query rows (STAGED_QUERY columns, ids `like:<product_id>`), and JUDGMENT, sorted.
@@ -81,8 +82,9 @@ def link_judgments(
         if not (product["title"] or image):
             continue
         query_id = f"like:{product_id}"
+        key = (product["title"] if by_text else None) or query_id
         asked.append(
-            {"query_id": query_id, "text": product["title"], "image": image, "split": split(query_id), "group": "like"}
+            {"query_id": query_id, "text": product["title"], "image": image, "split": split(key), "group": "like"}
             | {"source": product["source"], "position": product["position"]}
         )
         answers = best[product_id] | {product_id: max(grades.values())}

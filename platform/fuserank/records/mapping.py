@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from fuserank.config import Table
 from fuserank.errors import ConfigError
 from fuserank.files import Folder
 from fuserank.records.fields import is_empty, items, plain
+from fuserank.records.money import CENT, LIMIT, Mark
 from fuserank.records.quarantine import ROW, Quarantine
-from fuserank.records.readers import Format, RawRow
+from fuserank.records.readers import AUTO, Layout
+from fuserank.records.rows import RawRow
 from fuserank.records.sources import missing_column, open_tables
 
 ATTRIBUTES = "attributes."
@@ -33,11 +35,13 @@ class ColumnMap:
         key: the config section, for messages.
         patterns: `attr_*`: every other column that fits becomes the attribute named by what the star stands for.
         scale: number field → factor.
-        form: how the files are read (records/readers.py).
+        layout: how the files are written (records/readers.py).
         pairs: columns of `name=value,name=value`; several values as `name=a|b`.
         list_separator: parts the values of a list in one cell.
         path_separator: parts the levels of a category written as a path; None where it is none.
         extract: field → regular expression whose first group is the value.
+        values: field → the shop's word → ours.
+        decimal: the decimal mark of prices; None goes by the digits.
     """
 
     fields: tuple[str, ...]
@@ -47,11 +51,13 @@ class ColumnMap:
     key: str = "records.products"
     patterns: tuple[str, ...] = ()
     scale: Mapping[str, float] = field(default_factory=dict)
-    form: Format = "auto"
+    layout: Layout = AUTO
     pairs: tuple[str, ...] = ()
     extract: Mapping[str, str] = field(default_factory=dict)
     list_separator: str = "|"
     path_separator: str | None = None
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    decimal: Mark | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown fields, labels mapped to fields, and patterns without one star.
@@ -62,6 +68,9 @@ class ColumnMap:
         for name in [*self.columns, *self.constants]:
             if name not in self.fields and not (name.startswith(ATTRIBUTES) and "attributes" in self.fields):
                 raise ConfigError(f"{self.key}.map: there is no field `{name}`.", _nearest(name, self.fields))
+        for name in self.values:
+            if name not in self.fields:
+                raise ConfigError(f"{self.key}.values: there is no field `{name}`.", _nearest(name, self.fields))
         numbers = tuple(name for name in NUMBERS if name in self.fields)
         for name in self.scale:
             if name not in numbers:
@@ -123,6 +132,10 @@ class ColumnMap:
             where, key = (attributes, name.removeprefix(ATTRIBUTES)) if name.startswith(ATTRIBUTES) else (found, name)
             matched = re.search(expression, plain(joined(where.get(key)) or ""))
             where[key] = matched[1] if matched else None
+        for name, words in self.values.items():
+            if name in found:
+                word = plain(joined(found[name]) or "").strip()
+                found[name] = words.get(word, found[name])
         if attributes:
             given = found.get("attributes")
             found["attributes"] = {**given, **attributes} if isinstance(given, dict) else attributes
@@ -166,14 +179,14 @@ class ColumnMap:
             ValueError: it is too large in that unit.
         """
         factor = self.scale.get(name)
-        if factor is None or value is None:
-            return value
+        if value is None:
+            return None
         if isinstance(value, Decimal):
-            try:
-                return (value * Decimal(str(factor))).quantize(Decimal("0.01"))
-            except InvalidOperation:
-                raise ValueError(f"{value} × {factor} is too large") from None
-        return value * factor
+            amount = value if factor is None else value * Decimal(str(factor))
+            if amount > LIMIT:
+                raise ValueError(f"{value} × {factor} is too large")
+            return amount.quantize(CENT)
+        return value if factor is None else value * factor
 
 
 def column_map(table: Table, fields: tuple[str, ...], name: str, labels: Iterable[str] = ()) -> ColumnMap:
@@ -191,11 +204,13 @@ def column_map(table: Table, fields: tuple[str, ...], name: str, labels: Iterabl
         key,
         patterns,
         table.scale,
-        table.format,
+        Layout(table.format, table.encoding, table.delimiter),
         tuple(table.pairs),
         table.extract,
         table.list_separator,
         table.path_separator,
+        table.values,
+        table.decimal,
     )
 
 
@@ -224,10 +239,11 @@ def read_rows(
         InputError: missing file, missing column, damaged file.
     """
     numbered = any(ROW_NUMBER in _names(column) for column in columns.columns.values())
-    for file in open_tables(root, files, f"{columns.key}.files", columns.form):
+    seen: set[str] = set()
+    last = ""
+    for file in open_tables(root, files, f"{columns.key}.files", columns.layout):
         if file.columns is not None:
             columns.check(file.source, file.columns)
-        seen: set[str] = set()
         for row in file.rows:
             quarantine.rows_in += 1
             if row.values is None:
@@ -235,7 +251,8 @@ def read_rows(
                 continue
             if file.columns is None:
                 seen.update(row.values)
+                last = file.source
             values = row.values if not numbered else {**row.values, ROW_NUMBER: f"{row.source}:{row.position}"}
             yield row, columns.apply(values), row.values
-        if file.columns is None and seen:  # a JSON file's columns are known only once it has been read
-            columns.check(file.source, seen)
+    if last:  # the columns of JSON files are known only once all have been read
+        columns.check(last, seen)

@@ -5,6 +5,7 @@ and its product stays.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pyarrow as pa
 
 from fuserank.errors import ConfigError, EmptyCatalogueError
 from fuserank.files import Folder
-from fuserank.records import fields
+from fuserank.records import fields, money
 from fuserank.records.mapping import ColumnMap, joined, read_rows
 from fuserank.records.media import paths_for
 from fuserank.records.quarantine import ROW, Quarantine
-from fuserank.records.readers import RawRow
+from fuserank.records.rows import RawRow
 from fuserank.records.schema import PRODUCT
 
 FIELDS = tuple(name for name in PRODUCT.names if name not in ("labels", "split", "price_max", "variant_ids"))
@@ -24,7 +25,12 @@ CHUNK = 8192  # rows held as Python objects at a time
 
 STAGED = pa.schema(
     [
-        *(field for field in PRODUCT if field.name not in ("images", "audio")),
+        *(
+            # Of a million long texts one column has more than 2 GiB, which only large strings can be sorted with.
+            field.with_type(pa.large_string()) if field.name in ("title", "description") else field
+            for field in PRODUCT
+            if field.name not in ("images", "audio")
+        ),
         ("image_paths", pa.list_(pa.string())),
         ("audio_path", pa.string()),
         pa.field("source", pa.string(), nullable=False),
@@ -35,7 +41,7 @@ STAGED = pa.schema(
 
 _TYPED: dict[str, Callable[[Any], Any]] = {
     "in_stock": fields.flag,
-    "rating": fields.number,
+    "rating": fields.rating,
     "review_count": fields.count,
     "updated_at": fields.moment,
 }
@@ -79,10 +85,12 @@ def read_products(
             detail = f"first in {first[product_id][0]} row {first[product_id][1]}"
             quarantine.add(row.source, row.position, ROW, "duplicate product_id", detail, product_id)
             continue
-        product = _clean(paths_for(mapped, ("images", "audio"), keep), columns)
+        pairs = _typed("attributes", fields.attributes, mapped.get("attributes"), product_id, quarantine, row, columns)
+        product = _clean(paths_for(mapped, ("images", "audio"), keep), pairs or [], columns)
         for field, parse in _TYPED.items():
             product[field] = _typed(field, parse, joined(mapped.get(field)), product_id, quarantine, row, columns)
-        ends = _typed("price", fields.price_range, joined(mapped.get("price")), product_id, quarantine, row, columns)
+        parse = partial(money.price_range, decimal=columns.decimal)
+        ends = _typed("price", parse, mapped.get("price"), product_id, quarantine, row, columns)
         low, high = ends or (None, None)
         product["price"], product["price_max"] = low, high if high != low else None
         product["product_id"], product["source"], product["position"] = product_id, row.source, row.position
@@ -112,11 +120,9 @@ def _batch(products: list[dict[str, Any]]) -> pa.RecordBatch:
     )
 
 
-def _clean(mapped: Mapping[str, Any], columns: ColumnMap) -> dict[str, Any]:
-    attributes = mapped.get("attributes")
-    pairs = attributes.items() if isinstance(attributes, Mapping) else []
+def _clean(mapped: Mapping[str, Any], pairs: list[tuple[str, Any]], columns: ColumnMap) -> dict[str, Any]:
     texts = (
-        (str(name), fields.text(joined(one)))
+        (fields.text(name), fields.text(joined(one)))
         for name, value in pairs
         for one in (value if isinstance(value, tuple) else (value,))  # several values: the name repeats
     )
@@ -128,10 +134,10 @@ def _clean(mapped: Mapping[str, Any], columns: ColumnMap) -> dict[str, Any]:
         "parent_id": fields.identifier(joined(mapped.get("parent_id"))),
         "title": fields.text(joined(mapped.get("title"))),
         "description": fields.text(joined(mapped.get("description"))),
-        "currency": fields.identifier(joined(mapped.get("currency"))) or fields.currency(joined(mapped.get("price"))),
+        "currency": fields.identifier(joined(mapped.get("currency"))) or money.currency(joined(mapped.get("price"))),
         "brand": fields.text(joined(mapped.get("brand"))),
         "category": [part for part in category if part],
-        "attributes": [(name, value) for name, value in texts if value],
+        "attributes": [(name, value) for name, value in texts if name and value],
         "image_paths": columns.items("images", mapped),
         "audio_path": fields.identifier(joined(mapped.get("audio"))),
     }

@@ -67,8 +67,7 @@ def read_queries(
         if query_id is None or problem is not None:
             quarantine.add(row.source, row.position, ROW, problem or "", query_id)
             continue
-        key = joined(mapped.get(split_key))
-        name = split(query_id if fields.is_empty(key) else fields.plain(key))
+        name = split(query[split_key] or query_id)  # as cleaned: texts that read the same are on one side
         found[query_id] = {**query, "split": name, "source": row.source, "position": row.position}
     return pa.Table.from_pylist([found[query_id] for query_id in sorted(found)], schema=STAGED_QUERY)
 

@@ -4,58 +4,40 @@ and JSON objects.
 Every row comes back with the file it stands in and its 0-based position there, also the rows that cannot be read.
 """
 
-import csv
 import gzip
 import io
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, Literal, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from fuserank.errors import InputError
+from fuserank.records.delimited import delimited
+from fuserank.records.parquet import parquet
+from fuserank.records.rows import Lines, RawRow, TableFile, flat, guard, guarded
 
 ATOMIC = (".inter", ".item", ".user")  # tab-separated, the header tells each column's type: `movie_title:token_seq`
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", *ATOMIC)
 Format = Literal["auto", "sequences", "object", "names"]
 
 
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """One row as it stands in a file; `values` is None if it could not be read, and then `problem` says why."""
-
-    source: str
-    position: int
-    values: dict[str, Any] | None
-    problem: str = ""
-    detail: str = ""
-
-
 @dataclass(frozen=True)
-class TableFile:
-    """One file's rows. `columns` is known before reading for CSV, TSV and Parquet, None for JSON."""
+class Layout:
+    """How a table's files are written.
 
-    source: str
-    columns: list[str] | None
-    rows: Iterator[RawRow]
+    Args:
+        form: `auto` goes by the file's name.
+        encoding: None for UTF-16 by its mark, else UTF-8, and cp1252 for lines that are no UTF-8.
+        delimiter: of .csv files; None for the most frequent one in the header line.
+    """
+
+    form: Format = "auto"
+    encoding: str | None = None
+    delimiter: str | None = None
 
 
-class guard:  # noqa: N801  (reads as a statement)
-    """Turns damaged-file errors into InputError naming the file."""
-
-    def __init__(self, source: str):
-        self._source = source
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, (OSError, EOFError, zipfile.BadZipFile, pa.ArrowException, RuntimeError)):
-            raise InputError(f"{self._source} cannot be read: {error}", "Check that the file is whole.") from None
+AUTO = Layout()
 
 
 def format_of(name: str) -> str | None:
@@ -64,13 +46,13 @@ def format_of(name: str) -> str | None:
     return suffix if suffix in FORMATS else None
 
 
-def open_stream(stream: IO[bytes], source: str, form: Format) -> TableFile:
+def open_stream(stream: IO[bytes], source: str, layout: Layout = AUTO) -> TableFile:
     """The rows of one open file.
 
     Raises:
         InputError: unknown format, or a damaged file (also later, while its rows are read).
     """
-    kind = format_of(source)
+    kind, form = format_of(source), layout.form
     if kind is None and form == "auto":
         raise InputError(
             f"{source}: unknown table format.", f"Readable are {', '.join(FORMATS)}, plain, .gz or inside a .zip."
@@ -79,76 +61,40 @@ def open_stream(stream: IO[bytes], source: str, form: Format) -> TableFile:
         if source.lower().endswith(".gz"):
             stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
         if kind == ".parquet" and form == "auto":
-            return _parquet(stream, source)
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+            return parquet(stream, source)
+        stream, encoding = _encoding(stream, layout.encoding)
+        if encoding is None:
+            return TableFile(source, None, iter(()))  # an empty file
+        whole = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="")
+        text = Lines(whole)
         if form == "sequences":
-            return TableFile(source, ["user_id", "item_id", "step"], _guarded(_sequences(text, source), source))
+            return TableFile(source, ["user_id", "item_id", "step"], guarded(_sequences(text, source), source))
         if form == "object":
-            return TableFile(source, ["key", "value"], _guarded(_entries(text, source), source))
+            return TableFile(source, ["key", "value"], guarded(_entries(text, source), source))
         if kind in ATOMIC:
             return _atomic(text, source)
         if kind in (".csv", ".tsv"):
-            return _delimited(text, source, "\t" if kind == ".tsv" else ",")
-        return TableFile(source, None, _guarded(_json(text, source), source))
+            return delimited(text, source, "\t" if kind == ".tsv" else layout.delimiter)
+        return TableFile(source, None, guarded(_json(text, source, kind == ".json"), source))
 
 
-def _guarded(rows: Iterator[RawRow], source: str) -> Iterator[RawRow]:
-    with guard(source):
-        yield from rows
+def _encoding(stream: IO[bytes], wanted: str | None) -> tuple[IO[bytes], str | None]:
+    """The stream from its beginning, and its encoding; None for an empty one."""
+    head = stream.read(4)
+    stream.seek(0)
+    if not head:
+        return stream, None
+    if wanted is not None:
+        return stream, wanted
+    return stream, "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
-def _parquet(stream: IO[bytes], source: str) -> TableFile:
-    file = pq.ParquetFile(pa.BufferReader(stream.read()))
-
-    def rows() -> Iterator[RawRow]:
-        position = 0
-        for batch in file.iter_batches():
-            for values in batch.to_pylist(maps_as_pydicts="lossy"):
-                yield RawRow(source, position, values)
-                position += 1
-
-    return TableFile(source, list(file.schema_arrow.names), _guarded(rows(), source))
-
-
-def _delimited(text: IO[str], source: str, delimiter: str) -> TableFile:
-    reader = csv.reader(text, delimiter=delimiter)
-    try:
-        columns = next(reader, [])
-    except csv.Error as error:
-        raise InputError(f"{source}: the header line cannot be read: {error}") from None
-    doubled = sorted({name for name in columns if columns.count(name) > 1})
-    if doubled:
-        raise InputError(f"{source}: column {doubled[0]!r} occurs more than once.", "Rename one in the header line.")
-
-    def rows() -> Iterator[RawRow]:
-        position = 0
-        while True:
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield RawRow(source, position, None, "malformed line", str(error))
-                position += 1
-                continue
-            if not cells:  # a blank line is no row
-                continue
-            if len(cells) == len(columns):
-                yield RawRow(source, position, dict(zip(columns, cells, strict=True)))
-            else:
-                detail = f"{len(cells)} values for {len(columns)} columns"
-                yield RawRow(source, position, None, "wrong number of columns", detail)
-            position += 1
-
-    return TableFile(source, columns, _guarded(rows(), source))
-
-
-def _atomic(text: IO[str], source: str) -> TableFile:
+def _atomic(text: Lines, source: str) -> TableFile:
     """The atomic files of RecBole (https://recbole.io/atomic_files.html); a column of type …_seq holds a list."""
     header = [name.partition(":") for name in text.readline().rstrip("\r\n").split("\t")]
     lists = {name for name, _, kind in header if kind.endswith("_seq")}
     columns = [name for name, _, _ in header]
-    table = _delimited(io.StringIO("\t".join(columns) + "\n"), source, "\t")  # refuses a doubled column
+    table = delimited(Lines(io.StringIO("\t".join(columns) + "\n")), source, "\t")  # refuses a doubled column
 
     def rows() -> Iterator[RawRow]:
         for position, line in enumerate(line for line in text if line.strip()):
@@ -160,10 +106,10 @@ def _atomic(text: IO[str], source: str) -> TableFile:
             values: dict[str, Any] = dict(zip(columns, cells, strict=True))
             yield RawRow(source, position, values | {name: values[name].split() for name in lists})
 
-    return TableFile(source, table.columns, _guarded(rows(), source))
+    return TableFile(source, table.columns, guarded(rows(), source))
 
 
-def _sequences(text: IO[str], source: str) -> Iterator[RawRow]:
+def _sequences(text: Lines, source: str) -> Iterator[RawRow]:
     """A row an item: whose, which, and the how-manieth of that user."""
     position = 0
     for line in text:
@@ -176,26 +122,27 @@ def _sequences(text: IO[str], source: str) -> Iterator[RawRow]:
             position += 1
 
 
-def _entries(text: IO[str], source: str) -> Iterator[RawRow]:
+def _entries(text: Lines, source: str) -> Iterator[RawRow]:
     try:
         found = json.loads(text.read())
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is not valid JSON: {error}", "Check that the file is whole.") from None
     if not isinstance(found, dict):
         raise InputError(f"{source} holds no JSON object.", "Leave format out: lists and lines are read as they are.")
     for position, (key, value) in enumerate(found.items()):
-        yield RawRow(source, position, _flat({"key": key, "value": value}))
+        yield RawRow(source, position, flat({"key": key, "value": value}))
 
 
-def _json(text: IO[str], source: str) -> Iterator[RawRow]:
-    """A JSON array of objects, or one object a line; told apart by the first character."""
+def _json(text: Lines, source: str, whole: bool) -> Iterator[RawRow]:
+    """A JSON array of objects, or one object a line. A file of lines (`whole` is False) is an array only if its first
+    line opens one without closing it."""
     head = text.readline()
     while head and not head.strip():
         head = text.readline()
-    if head.lstrip().startswith("["):
+    if head.lstrip().startswith("[") and (whole or not _parses(head)):
         try:
             found = json.loads(head + text.read())
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{source} is not valid JSON: {error}", "Check that the file is whole.") from None
         for position, values in enumerate(found):
             yield _object(source, position, values)
@@ -211,17 +158,15 @@ def _json(text: IO[str], source: str) -> Iterator[RawRow]:
         head = text.readline()
 
 
+def _parses(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _object(source: str, position: int, values: Any) -> RawRow:
     if isinstance(values, dict):
-        return RawRow(source, position, _flat(values))
+        return RawRow(source, position, flat(values))
     return RawRow(source, position, None, "not an object", type(values).__name__)
-
-
-def _flat(values: dict[str, Any], depth: int = 8) -> dict[str, Any]:
-    """The same with a column `a.b` for each entry b of an object a, so that a config can name it; a column that has
-    such a name itself keeps its value."""
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and depth:
-            nested |= {f"{name}.{inner}": deep for inner, deep in _flat(value, depth - 1).items()}
-    return nested | values if nested else values

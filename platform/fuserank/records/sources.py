@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from fuserank.errors import InputError
 from fuserank.files import Folder, folder_of
-from fuserank.records.readers import FORMATS, Format, RawRow, TableFile, format_of, guard, open_stream
+from fuserank.records.readers import AUTO, FORMATS, Layout, format_of, open_stream
+from fuserank.records.rows import RawRow, TableFile, guard
 
 
 def find_files(root: Folder | Path, patterns: Iterable[str], key: str = "records.products.files") -> list[str]:
@@ -29,6 +30,7 @@ def find_files(root: Folder | Path, patterns: Iterable[str], key: str = "records
     found: dict[str, None] = {}
     for pattern in patterns:
         matches = folder.glob(pattern) if not pattern.startswith("/") else []
+        matches = [name for name in matches if name == pattern or not _hidden(name)]
         if not matches:
             raise InputError(
                 f"{key}: no file {pattern!r} below records.root {root}.",
@@ -44,12 +46,12 @@ def _listing(folder: Folder) -> str:
 
 
 def open_tables(
-    root: Folder | Path, patterns: Iterable[str], key: str = "records.products.files", form: Format = "auto"
+    root: Folder | Path, patterns: Iterable[str], key: str = "records.products.files", layout: Layout = AUTO
 ) -> Iterator[TableFile]:
     """Every table file below root that matches a pattern, zip files' members included.
 
     Args:
-        form: `auto` goes by the file's name; the others read every file so.
+        layout: how the files are written.
 
     Raises:
         InputError: missing files, an unknown format, a damaged file.
@@ -57,21 +59,30 @@ def open_tables(
     folder = folder_of(root)
     for source in find_files(folder, patterns, key):
         zipped = PurePosixPath(source).suffix.lower() == ".zip"
-        if form == "names":
+        if layout.form == "names":
             yield _names(folder, source, zipped)
             continue
         if not zipped:
             with guard(source), folder.open(source) as stream:
-                yield open_stream(stream, source, form)
+                yield open_stream(stream, source, layout)
             continue
         with guard(source), folder.open(source) as whole, zipfile.ZipFile(whole) as archive:
-            names = [name for name in sorted(archive.namelist()) if not name.endswith("/")]
-            members = [name for name in names if form != "auto" or format_of(name) is not None]
+            names = _members(archive)
+            members = [name for name in names if layout.form != "auto" or format_of(name) is not None]
             if not members:
                 raise InputError(f"{source} holds no table file.", f"Readable are {', '.join(FORMATS)}, plain or .gz.")
             for member in members:
                 with archive.open(member) as stream:
-                    yield open_stream(stream, f"{source}/{member}", form)
+                    yield open_stream(stream, f"{source}/{member}", layout)
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in sorted(archive.namelist()) if not name.endswith("/") and not _hidden(name)]
+
+
+def _hidden(name: str) -> bool:
+    """What systems put beside a shop's files: `__MACOSX/`, `._products.csv`, `.DS_Store`."""
+    return any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def _names(folder: Folder, source: str, zipped: bool) -> TableFile:
@@ -79,7 +90,7 @@ def _names(folder: Folder, source: str, zipped: bool) -> TableFile:
     names = [source]
     if zipped:
         with guard(source), folder.open(source) as whole, zipfile.ZipFile(whole) as archive:
-            names = [name for name in sorted(archive.namelist()) if not name.endswith("/")]
+            names = _members(archive)
     rows = (
         RawRow(source, position, {"path": name, "name": PurePosixPath(name).stem})
         for position, name in enumerate(names)

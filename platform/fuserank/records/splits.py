@@ -39,8 +39,11 @@ def split_events(
     elif by == "time" and events.num_rows:
         times = events["timestamp"].cast(pa.int64()).to_numpy()
         ordered, count = np.sort(times), len(times)
-        ends = [min(count - 1, int(np.ceil(count * (1 - share)))) for share in (validation + evaluation, evaluation)]
-        later = (times >= ordered[ends[0]]).astype(int) + (times >= ordered[ends[1]])
+        later = np.zeros(count, int)
+        for share in (validation + evaluation, evaluation):
+            if share > 0:
+                later += times >= ordered[min(count - 1, int(np.ceil(count * (1 - share))))]
+        later[(later == 1) & (validation == 0)] = 2
         names = [SPLITS[place] for place in later.tolist()]
     return pa.table([*events.columns, pa.array(names, pa.string())], schema=SPLIT_EVENT)
 

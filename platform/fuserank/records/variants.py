@@ -25,12 +25,11 @@ def group_variants(staged: pa.Table) -> tuple[pa.Table, int]:
         STAGED, sorted by product_id, and how many rows were merged into another.
     """
     parents = staged["parent_id"].to_pylist()
+    place = {identity: row for row, identity in enumerate(staged["product_id"].to_pylist())}
     members: dict[str, list[int]] = defaultdict(list)
     for row, parent in enumerate(parents):
         if parent is not None:
-            members[parent].append(row)
-    ids = staged["product_id"].to_pylist()
-    place = {identity: row for row, identity in enumerate(ids)}
+            members[_root(parent, parents, place)].append(row)
     for parent, rows in members.items():  # a parent row without a parent_id of its own belongs to its variants
         if parent in place and parents[place[parent]] is None:
             rows.append(place[parent])
@@ -40,6 +39,15 @@ def group_variants(staged: pa.Table) -> tuple[pa.Table, int]:
     columns = [pa.array([product[field.name] for product in made], field.type) for field in staged.schema]
     found = pa.concat_tables([alone, pa.table(columns, schema=staged.schema)]).sort_by("product_id").combine_chunks()
     return found, staged.num_rows - found.num_rows
+
+
+def _root(parent: str, parents: list[str | None], place: dict[str, int]) -> str:
+    """The parent's own topmost parent; a circle ends where it is met."""
+    met = {parent}
+    while (row := place.get(parent)) is not None and (above := parents[row]) is not None and above not in met:
+        parent = above
+        met.add(parent)
+    return parent
 
 
 def known_ids(products: pa.Table) -> dict[str, str]:
@@ -60,8 +68,10 @@ def _one(parent: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     for name in ("attributes", "labels", "category", "image_paths"):
         product[name] = list(dict.fromkeys(value for row in rows for value in row[name] or []))
     known = [row["in_stock"] for row in rows if row["in_stock"] is not None]
-    lows = [row["price"] for row in rows if row["price"] is not None]
-    highs = [row["price_max"] or row["price"] for row in rows if row["price"] is not None]
+    priced = [row for row in rows if row["price"] is not None]
+    priced = [row for row in priced if row["currency"] in (None, product["currency"])]  # no other
+    lows = [row["price"] for row in priced]
+    highs = [row["price_max"] or row["price"] for row in priced]
     product["product_id"] = product["parent_id"] = parent
     product["in_stock"] = any(known) if known else None
     product["price"] = min(lows, default=None)

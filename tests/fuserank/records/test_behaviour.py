@@ -33,7 +33,7 @@ def test_queries_and_judgments(tmp_path: Path) -> None:
     found = read_queries(tmp_path, ["q.jsonl"], columns, aside, "text", lambda key: f"<{key}>")
     assert [(q["query_id"], q["text"], q["image"], q["split"]) for q in found.to_pylist()] == [
         ("q1", None, "x.png", "<q1>"),
-        ("q2", "red shoes", None, "<red  shoes>"),
+        ("q2", "red shoes", None, "<red shoes>"),
     ]
     assert aside.counts() == {"row: duplicate query_id": 1, "row: empty query": 1, "row: missing query_id": 1}
     aside.check(found.num_rows, 1.0)

@@ -25,7 +25,7 @@ from fuserank.features.image import decode_image
 from fuserank.records.mapping import ColumnMap
 from fuserank.records.products import FIELDS, STAGED, read_products
 from fuserank.records.quarantine import Quarantine
-from fuserank.records.readers import Format
+from fuserank.records.readers import Format, Layout
 
 COLUMNS = ("product_id", "title", "price", "images", "category", "in_stock", "rating", "review_count", "updated_at")
 NASTY = [
@@ -122,7 +122,7 @@ READERS: dict[str, tuple[str, Write, Format, dict[str, str | list[str]]]] = {
 @given(rows=st.lists(st.one_of(record, junk), max_size=8))
 def test_every_row_goes_somewhere(kind: str, rows: list[Any]) -> None:
     name, write, form, mapped = READERS[kind]
-    columns = ColumnMap(FIELDS, mapped, {}, form=form)
+    columns = ColumnMap(FIELDS, mapped, {}, layout=Layout(form))
     aside = Quarantine("products")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(write(rows))

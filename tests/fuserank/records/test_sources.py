@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fuserank.errors import ConfigError, InputError
 from fuserank.records.mapping import ColumnMap, read_rows
 from fuserank.records.quarantine import Quarantine
+from fuserank.records.readers import Layout
 from fuserank.records.sources import open_tables
 
 ROWS = [
@@ -190,7 +191,7 @@ def test_atomic_files(tmp_path: Path) -> None:
 
 def test_sequences(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("u1 a b\n\nu2\nu3 a\n")
-    rows = [row for file in open_tables(tmp_path, ["s.txt"], form="sequences") for row in file.rows]
+    rows = [row for file in open_tables(tmp_path, ["s.txt"], layout=Layout("sequences")) for row in file.rows]
     found = [(row.position, row.values and tuple(row.values.values()), row.problem) for row in rows]
     assert found == [
         (0, ("u1", "a", 0), ""),
@@ -204,14 +205,14 @@ def test_sequences(tmp_path: Path) -> None:
 
 def test_objects_and_nested_columns(tmp_path: Path) -> None:
     (tmp_path / "o.json").write_text('{"a": {"size": {"eu": 42}, "tags": [1, 2]}, "b": 5}')
-    rows = [row.values for file in open_tables(tmp_path, ["o.json"], form="object") for row in file.rows]
+    rows = [row.values for file in open_tables(tmp_path, ["o.json"], layout=Layout("object")) for row in file.rows]
     assert rows[0] is not None
     assert rows[0]["key"] == "a"
     assert rows[0]["value.size.eu"] == 42
     assert rows[0]["value.tags"] == [1, 2]
     assert rows[1] == {"key": "b", "value": 5}
     columns = ColumnMap(
-        ("product_id", "attributes"), {"product_id": "key"}, {}, patterns=("value.size.*",), form="object"
+        ("product_id", "attributes"), {"product_id": "key"}, {}, patterns=("value.size.*",), layout=Layout("object")
     )
     mapped = [values for _, values, _ in read_rows(tmp_path, ["o.json"], columns, Quarantine("products"))]
     assert mapped == [{"product_id": "a", "attributes": {"eu": 42}}, {"product_id": "b"}]
@@ -220,7 +221,7 @@ def test_objects_and_nested_columns(tmp_path: Path) -> None:
     assert values == {"a.b": "own", "a": {"b": "nested", "c": 1}, "a.c": 1}
     (tmp_path / "l.json").write_text("[1]")
     with pytest.raises(InputError, match="no JSON object"):
-        [row for file in open_tables(tmp_path, ["l.json"], form="object") for row in file.rows]
+        [row for file in open_tables(tmp_path, ["l.json"], layout=Layout("object")) for row in file.rows]
 
 
 def test_row_numbers_stand_for_ids(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pyarrow as pa
 
 from fuserank.records.products import STAGED
-from fuserank.records.variants import group_variants
+from fuserank.records.variants import group_variants, known_ids
 
 
 def staged(*rows: dict) -> pa.Table:
@@ -48,3 +48,21 @@ def test_nothing_to_group() -> None:
     table = staged({"product_id": "a"}, {"product_id": "b"})
     found, merged = group_variants(table)
     assert (found.to_pylist(), merged) == (table.to_pylist(), 0)
+
+
+def test_chains_and_currencies() -> None:
+    table, merged = group_variants(
+        staged(
+            {"product_id": "a", "price": Decimal(10), "currency": "EUR"},
+            {"product_id": "b", "parent_id": "a", "price": Decimal(1000), "currency": "JPY"},
+            {"product_id": "c", "parent_id": "b", "price": Decimal(12), "currency": "EUR"},
+            {"product_id": "x", "parent_id": "y"},
+            {"product_id": "y", "parent_id": "x"},
+        )
+    )
+    assert merged == 2  # a circle of parents stays apart
+    assert table["product_id"].to_pylist() == ["a", "x", "y"]
+    chain = table.to_pylist()[0]
+    assert (chain["product_id"], chain["variant_ids"]) == ("a", ["b", "c"])
+    assert (chain["price"], chain["price_max"], chain["currency"]) == (Decimal(10), Decimal(12), "EUR")
+    assert known_ids(table)["c"] == "a"
