@@ -8,7 +8,6 @@ Run: `python benchmarks/preprocess.py [--quick] [--json FILE]`.
 import argparse
 import io
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -28,12 +27,13 @@ from rich.table import Table
 from watch import Watch
 
 from fuserank.features.featurizer import FeatureSettings, Featurizer
+from fuserank.features.parts import block_begins
 from fuserank.records.media import MediaSource
 
 SIZE = (96, 96)
 PICTURES = 4000  # distinct; rows take turns
 WORKERS = 2
-BLOCK = 512  # rows of a block, a batch and a chunk alike
+BLOCK = 1024  # rows of a block, a batch and a chunk alike
 WORDS = [
     "red",
     "blue",
@@ -125,23 +125,31 @@ def loader(work: Work, rows: int) -> Iterator[int]:
 
 
 def ray_data(work: Work, rows: int) -> Iterator[int]:
-    """As workloads/featurizing.py: a range of blocks, one task each, which reads its own rows; order kept."""
+    """As workloads/featurizing.py: a range of blocks for a pool of actors, each reads its own rows; order kept."""
     import ray.data
 
-    def featurize(block: pa.Table) -> pa.Table:
-        begin = block["id"][0].as_py() * BLOCK
-        pixels, tokens = work(*rows_of(begin, min(begin + BLOCK, rows)))
+    begins = block_begins(rows, BLOCK, WORKERS)
+    ends = [*begins[1:], rows]
+
+    class Featurize:
+        def __call__(self, block: pa.Table) -> pa.Table:
+            return features(block["id"][0].as_py())
+
+    def features(place: int) -> pa.Table:
+        pixels, tokens = work(*rows_of(begins[place], ends[place]))
         offsets = pa.array(np.arange(len(pixels) + 1, dtype=np.int32) * (pixels.size // len(pixels)))
         images = pa.Array.from_buffers(
             pa.binary(), len(pixels), [None, offsets.buffers()[1], pa.py_buffer(pixels.reshape(-1))]
         )
         return pa.table({"image": images, "tokens": pa.array(tokens, pa.list_(pa.int32()))})
 
-    blocks = math.ceil(rows / BLOCK)
-    dataset = ray.data.range(blocks, override_num_blocks=blocks)
+    dataset = ray.data.range(len(begins), override_num_blocks=len(begins))
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
-    mapped = dataset.map_batches(featurize, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=1)
+    pool = ray.data.ActorPoolStrategy(size=WORKERS, max_tasks_in_flight_per_actor=2)
+    mapped = dataset.map_batches(
+        Featurize, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=1, compute=pool
+    )
     for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield batch.num_rows
 
@@ -155,6 +163,7 @@ def measure(side: str, folder: Path, rows: int) -> dict[str, float]:
     if side == "Ray Data":
         import logging
 
+        os.environ.update(RAY_worker_niceness="0")  # as workloads/cluster.py
         import ray
 
         ray.init("local", num_cpus=WORKERS, object_store_memory=2**29, include_dashboard=False, logging_level="ERROR")

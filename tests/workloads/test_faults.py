@@ -77,7 +77,7 @@ def task(run: subprocess.Popen) -> psutil.Process:
     while time.monotonic() < deadline:
         for child in psutil.Process(run.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "write" in " ".join(child.cmdline()) and child.name().startswith("ray::"):
+                if "MapWorker" in " ".join(child.cmdline()):  # blocks of 8 rows are many: actors
                     return child
     raise AssertionError("no worker was ever at work")
 

@@ -16,6 +16,8 @@ from fuserank.features.earlier import Earlier
 from fuserank.features.layout import feature_writer
 from fuserank.features.rows import RowFeaturizer
 
+FIRST = 64  # rows of the first blocks
+
 
 @dataclass
 class PartWriter:
@@ -36,11 +38,24 @@ class PartWriter:
         return told
 
 
-def stage(staged: pa.Table, folder: Path, size: int) -> None:
-    """Write a table of STAGED rows as blocks of `size` rows."""
+def block_begins(rows: int, size: int, workers: int) -> list[int]:
+    """Where each block of rows begins. The first ones are small, so that answers come soon and every worker has one;
+    each round doubles them up to `size`."""
+    begins, at, now = [], 0, max(1, min(size, FIRST))
+    while at < rows:
+        for _ in range(workers):
+            if at < rows:
+                begins.append(at)
+                at += now
+        now = min(size, 2 * now)
+    return begins
+
+
+def stage(staged: pa.Table, folder: Path, begins: list[int]) -> None:
+    """Write a table of STAGED rows as blocks that begin at these rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    for begin in range(0, staged.num_rows, size):
-        pq.write_table(staged.slice(begin, size), folder / _name(begin))
+    for begin, end in zip(begins, [*begins[1:], staged.num_rows], strict=True):
+        pq.write_table(staged.slice(begin, end - begin), folder / _name(begin))
 
 
 def set_aside(parts: Path, earlier: Path) -> Earlier:
