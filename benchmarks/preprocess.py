@@ -157,8 +157,11 @@ def ray_data(work: Work, rows: int) -> Iterator[int]:
 SIDES = {"bare loop": bare, "DataLoader": loader, "Ray Data": ray_data}
 
 
-def measure(side: str, folder: Path, rows: int) -> dict[str, float]:
-    """One side in this process: first batch, steady rate, peak memory of the whole process tree."""
+def measure(side: str, folder: Path, rows: int, memory: bool) -> dict[str, float]:
+    """One side in this process: first batch and steady rate, or peak memory of the whole process tree.
+
+    Not both at once: looking at the memory of Ray's dozen processes takes a fifth of two cores.
+    """
     work = Work(folder)
     if side == "Ray Data":
         import logging
@@ -170,22 +173,25 @@ def measure(side: str, folder: Path, rows: int) -> dict[str, float]:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     if side == "DataLoader":
         import torch  # noqa: F401  (imported before the clock starts, as ray is)
-    watch = Watch(os.getpid())
+    watch = Watch(os.getpid()) if memory else None
     begin, first, head, seen = time.perf_counter(), 0.0, 0, 0
     for count in SIDES[side](work, rows):
         if not seen:
             first, head = time.perf_counter() - begin, count
         seen += count
     seconds = time.perf_counter() - begin
-    watch.close()
+    if watch is not None:
+        watch.close()
+        return {"peak_mib": watch.peak / 2**20}
     assert seen == rows, f"{side}: {seen} of {rows} rows"
     rate = (rows - head) / (seconds - first)
-    return {"rows_per_s": rate, "first_batch_s": first, "peak_mib": watch.peak / 2**20, "seconds": seconds}
+    return {"rows_per_s": rate, "first_batch_s": first, "seconds": seconds}
 
 
-def run(side: str, folder: Path, rows: int) -> dict[str, float]:
+def run(side: str, folder: Path, rows: int, memory: bool = False) -> dict[str, float]:
     """`measure` in a process of its own; its last line is the answer."""
     line = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--rows", str(rows)]
+    line += ["--memory"] if memory else []
     done = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
     if done.returncode:
         raise SystemExit(f"{side} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -200,9 +206,10 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="a look within a minute, never for a claim")
     options.add_argument("--side", choices=list(SIDES), help="measure this one alone, on a catalogue in --folder")
     options.add_argument("--folder", type=Path)
+    options.add_argument("--memory", action="store_true", help="with --side: its peak memory instead of its speed")
     given = options.parse_args()
     if given.side:
-        print(json.dumps(measure(given.side, given.folder, given.rows)))
+        print(json.dumps(measure(given.side, given.folder, given.rows, given.memory)))
         return
     rows, repeat = (4_000, 1) if given.quick else (given.rows, given.repeat)
     sizes = (2_000, 8_000) if given.quick else (50_000, 200_000)
@@ -215,7 +222,8 @@ def main() -> None:
             for side in SIDES:
                 found[side].append(run(side, folder, rows))
                 console.print(f"{turn + 1}/{repeat} {side}: {found[side][-1]['rows_per_s']:.0f} rows/s")
-        small, large = (run("Ray Data", folder, size)["peak_mib"] for size in sizes)
+        peaks = {side: run(side, folder, sizes[0], memory=True)["peak_mib"] for side in SIDES}
+        small, large = peaks["Ray Data"], run("Ray Data", folder, sizes[1], memory=True)["peak_mib"]
     screen = Table("side", "rows/s (min–max)", "first batch s", "peak MiB", title=f"{rows} rows, {WORKERS} workers")
     median: dict[str, dict[str, float]] = {}
     for side, runs in found.items():
@@ -223,7 +231,7 @@ def main() -> None:
         rates = [one["rows_per_s"] for one in runs]
         middle = median[side]
         spread = f"{middle['rows_per_s']:.0f} ({min(rates):.0f}–{max(rates):.0f})"
-        screen.add_row(side, spread, f"{middle['first_batch_s']:.2f}", f"{middle['peak_mib']:.0f}")
+        screen.add_row(side, spread, f"{middle['first_batch_s']:.2f}", f"{peaks[side]:.0f}")
     figures = {
         "ratio_vs_dataloader": median["Ray Data"]["rows_per_s"] / median["DataLoader"]["rows_per_s"],
         "ratio_vs_bare_loop": median["Ray Data"]["rows_per_s"] / median["bare loop"]["rows_per_s"],
@@ -235,7 +243,7 @@ def main() -> None:
     console.print(screen)
     console.print({key: round(value, 3) for key, value in figures.items()}, f"{small:.0f} → {large:.0f} MiB")
     if given.json:
-        sides = {side: {"median": median[side], "runs": runs} for side, runs in found.items()}
+        sides = {side: {"median": median[side], "runs": runs, "peak_mib": peaks[side]} for side, runs in found.items()}
         given.json.write_text(json.dumps(figures | {"sides": sides}, indent=1))
 
 
