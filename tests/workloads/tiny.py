@@ -83,6 +83,7 @@ def build_run(root: Path, held_out: str = "evaluation") -> Experiment:
 
 
 def _write_features(file: Path, identifier: str, featurizer: Featurizer, rows: list[dict]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     schema = feature_schema(identifier, featurizer.settings)
     with feature_writer(file, schema) as out:
         out.write_table(pa.Table.from_pylist(rows, schema))

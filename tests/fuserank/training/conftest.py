@@ -24,9 +24,16 @@ def picture(colour: str, random: np.random.Generator) -> bytes:
 
 
 def write(file: Path, identifier: str, featurizer: Featurizer, rows: list[dict]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     schema = feature_schema(identifier, featurizer.settings)
     with feature_writer(file, schema) as out:
         out.write_table(pa.Table.from_pylist(rows, schema))
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`precision: auto` computes in bfloat16 where the machine has it; figures here are compared more closely."""
+    monkeypatch.setattr("fuserank.training.encode.bfloat16_pays", lambda device: False)
 
 
 @pytest.fixture(scope="session")
