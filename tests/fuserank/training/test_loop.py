@@ -70,7 +70,8 @@ def test_no_number_stops_and_names_the_step(bad: float) -> None:
     assert math.isfinite(fit.module.weight.item())  # type: ignore[operator, union-attr]  # the bad step was not taken
 
 
-def test_precision() -> None:
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the machine as it is
     left = torch.randn(4, 4)
     for precision, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(CPU, precision):
