@@ -1,5 +1,6 @@
 """A tiny finished `preprocess`: 54 products whose text, picture and price tell colour, kind and tier, some missing."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,12 @@ def write(file: Path, identifier: str, featurizer: Featurizer, rows: list[dict])
         out.write_table(pa.Table.from_pylist(rows, schema))
 
 
-@pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def float32() -> Iterator[None]:
     """`precision: auto` computes in bfloat16 where the machine has it; figures here are compared more closely."""
-    monkeypatch.setattr("fuserank.training.encode.bfloat16_pays", lambda device: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fuserank.training.encode.bfloat16_pays", lambda device: False)
+        yield
 
 
 @pytest.fixture(scope="session")
