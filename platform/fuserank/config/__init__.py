@@ -7,10 +7,11 @@ validates. Unknown keys are refused with the nearest valid one. `dump` writes a 
 from fuserank.config.data import Generate, LabelQueries, Media, Preprocess, Records, Split, Storage, Table
 from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
-from fuserank.config.model import Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
+from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
 from fuserank.config.runs import Evaluate, Index, Pretrain, Serve, Tracking, Train, Tune
 
 __all__ = [
+    "Adapter",
     "Encoders",
     "Evaluate",
     "Experiment",

@@ -6,7 +6,17 @@ from pydantic import Field, model_validator
 
 from fuserank.config.section import Fraction, Positive, Section, Weight
 
-Adaptation = Literal["frozen", "full"]
+Adaptation = Literal["frozen", "full", "lora", "adalora", "adapter"]
+
+
+class Adapter(Section):
+    """Small trained parts beside frozen weights, for adaptation lora, adalora and adapter."""
+
+    rank: Positive = 8  # of lora; of adalora on average, once it has shared out its ranks
+    alpha: Positive = 16  # lora and adalora: the parts count alpha / rank times
+    dropout: Fraction = 0.0  # lora and adalora
+    width: Positive = 32  # of a bottleneck adapter
+    layers: list[str] = []  # ends of the names of the layers that get parts; none: every one that fits
 
 
 class TextEncoder(Section):
@@ -18,6 +28,7 @@ class TextEncoder(Section):
     heads: Positive = 4
     pooling: Literal["mean", "cls"] = "mean"
     adaptation: Adaptation = "full"
+    adapter: Adapter = Adapter()
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "TextEncoder":
@@ -33,13 +44,14 @@ class ImageEncoder(Section):
     channels: Positive = 32  # width of resnet10's first stage
     weights: str | None = None
     adaptation: Adaptation = "full"
+    adapter: Adapter = Adapter()
 
 
 class AudioEncoder(Section):
     """M_A: a log-mel convolutional encoder."""
 
     channels: Annotated[int, Field(gt=0, multiple_of=4)] = 48  # normalised in groups of 4
-    adaptation: Adaptation = "full"
+    adaptation: Literal["frozen", "full"] = "full"
 
 
 class PriceEncoder(Section):

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from fuserank import config
+from fuserank.models.adapt import add_bottlenecks
 from fuserank.models.encoders.audio import AudioEncoder
 from fuserank.models.encoders.image import ImageEncoder
 from fuserank.models.encoders.price import PriceEncoder
@@ -76,6 +77,9 @@ def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None 
         "price": lambda part: PriceEncoder(**part),
     }
     modules = {m: Absent(without[m]) if m in without else make(parts[m]) for m, make in makers.items() if m in parts}
+    for modality, module in modules.items():
+        if "adapter" in parts[modality] and modality not in without:
+            add_bottlenecks(module.backbone, **parts[modality]["adapter"])  # type: ignore[arg-type]
     layers = description.get("projection_layers", 1)
     return FusedModel(
         modules, description["width"], description["kind"], description, description["recommender"], layers

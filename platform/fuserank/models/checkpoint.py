@@ -1,13 +1,13 @@
 """A model on disk: config.json (how to build it) and model.safetensors (its weights). Loading never unpickles."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fuserank.errors import ConfigError, ModelError
 from fuserank.models.build import rebuild_model
@@ -18,7 +18,12 @@ WEIGHTS = "model.safetensors"
 
 def save_weights(module: nn.Module, file: Path) -> None:
     """A module's weights as safetensors."""
-    save_file({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()}, file)
+    save_tensors(module.state_dict(), file)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Named tensors as safetensors."""
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, file)
 
 
 def load_weights(module: nn.Module, file: Path, without: tuple[str, ...] = ()) -> None:

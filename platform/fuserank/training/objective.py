@@ -4,6 +4,7 @@ L = w_text·L_text + w_image·L_image + … + w_recommend·L_recommend + w_fused
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from fuserank.losses.contrast import contrast_loss
 from fuserank.losses.next_item import next_item_loss
 from fuserank.losses.ranking import ranking_loss
+from fuserank.models.adapt import Adaptation
 from fuserank.models.fused import QUERYABLE, FusedModel
 from fuserank.training.data import Batch
 from fuserank.training.encode import hidden_of, place
@@ -19,9 +21,16 @@ from fuserank.training.encode import hidden_of, place
 class Objective(nn.Module):
     """Batch → losses by head. The heads' temperatures are learnt here and left behind at export."""
 
-    def __init__(self, model: FusedModel, weights: dict[str, float], temperature: float, modality_dropout: float):
+    def __init__(
+        self,
+        model: FusedModel,
+        weights: dict[str, float],
+        temperature: float,
+        modality_dropout: float,
+        adaptations: Sequence[Adaptation] = (),
+    ):
         super().__init__()
-        self.model = model
+        self.model, self.adaptations = model, list(adaptations)
         self.weights = weights
         self.modality_dropout = modality_dropout
         heads = [*model.modalities, "fused", "align", "recommend"]
@@ -58,6 +67,9 @@ class Objective(nn.Module):
             losses["align"] = self._align(batch, own, own_mask)
         if model.recommender is not None and batch.history and self.weights["recommend"] > 0:
             losses["recommend"] = self._recommend(batch, products[: len(own)], table)
+        for adaptation in self.adaptations:
+            if losses and (apart := adaptation.orthogonality()) is not None:
+                losses["orthogonal"] = losses.get("orthogonal", 0.0) + apart
         return losses or dict.fromkeys(self.weights, products.sum() * 0)  # nothing to learn from in this batch
 
     def _ranking(self, batch: Batch, vectors: Tensor, mask: Tensor, products: Tensor) -> dict[str, Tensor]:

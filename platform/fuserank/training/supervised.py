@@ -4,7 +4,7 @@ Reads preprocess/ (features, judgments, events) and pretrain/ (encoder weights);
 whole training state, and at the end the exported model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fuserank import config
 from fuserank.features.featurizer import Featurizer
 from fuserank.features.table import FeatureTable
 from fuserank.feedback.sequences import training_histories
+from fuserank.models.adapt import Adaptation, adapt
 from fuserank.models.build import build_model
 from fuserank.models.checkpoint import load_weights
 from fuserank.models.fused import FusedModel
@@ -30,6 +31,8 @@ from fuserank.training.encode import encode_table
 from fuserank.training.loop import Fit, make_fit, run_epoch
 from fuserank.training.objective import Objective
 from fuserank.training.validate import Validation
+
+ORTHOGONAL = 0.1  # weight of AdaLoRA's regulariser, as in its paper
 
 
 @dataclass
@@ -99,11 +102,20 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
     return model
 
 
-def freeze(model: FusedModel, encoders: config.Encoders) -> None:
-    """Stop the gradients of encoders whose adaptation is `frozen`."""
+def adapt_encoders(model: FusedModel, encoders: config.Encoders, steps: int) -> dict[str, Adaptation]:
+    """Make each encoder trainable as its `adaptation` says; bottlenecks become part of the model's description.
+
+    Args:
+        steps: of the whole training.
+    """
+    found = {}
     for modality in model.modalities:
-        if getattr(getattr(encoders, modality), "adaptation", "full") == "frozen":
-            model.encoders[modality].requires_grad_(False)
+        settings = getattr(encoders, modality)
+        kind, options = getattr(settings, "adaptation", "full"), getattr(settings, "adapter", config.Adapter())
+        found[modality] = adapt(model.encoders[modality], kind, options, steps)
+        if found[modality].description is not None:
+            model.description["encoders"][modality]["adapter"] = found[modality].description
+    return found
 
 
 def new_fit(objective: Objective, train: config.Train, steps: int) -> Fit:
@@ -143,13 +155,19 @@ class Supervised:
         experiment: config.Experiment,
         device: torch.device,
         cached: bool = False,
+        adaptations: Mapping[str, Adaptation] | None = None,
     ):
         loss, fusion = experiment.loss, experiment.fusion
         self.experiment, self.splits, self.device, self.cached = experiment, splits, device, cached
         self.weights: dict[str, float] = loss.weights.model_dump()
+        self.adaptations = dict(adaptations or {})
+        if any(a.kind == "adalora" for a in self.adaptations.values()):
+            self.weights["orthogonal"] = ORTHOGONAL
         self.model = model.to(device)
         calibrate(self.model, splits.train, experiment.seed)
-        self.objective = Objective(model, self.weights, loss.temperature, fusion.modality_dropout).to(device)
+        self.objective = Objective(
+            model, self.weights, loss.temperature, fusion.modality_dropout, list(self.adaptations.values())
+        ).to(device)
         self.catalogue: tuple[Tensor, Tensor] | None = None
 
     def refresh(self) -> Tensor:
@@ -197,8 +215,14 @@ class Supervised:
     def epoch(self, fit: Fit, rank: int = 0, world: int = 1) -> dict[str, float]:
         """Train one epoch and validate; returns mean losses and validation metrics (`ndcg@10` …)."""
         options = self.experiment.train
+
+        def after_step(_: int) -> None:
+            for adaptation in self.adaptations.values():
+                adaptation.after_step(fit.schedule.last_epoch)
+
+        batches = self.batches(fit.epoch, rank, world)
         metrics = run_epoch(
-            fit, self.batches(fit.epoch, rank, world), self.weights, self.device, options.precision, options.clip
+            fit, batches, self.weights, self.device, options.precision, options.clip, after_step=after_step
         )
         self.catalogue = None
         return metrics | self.validate() if rank == 0 else metrics

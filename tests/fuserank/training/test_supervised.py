@@ -18,7 +18,7 @@ from fuserank.training.encode import encode_table, hidden_of
 from fuserank.training.loop import Fit
 from fuserank.training.objective import Objective
 from fuserank.training.state import load_state, save_state
-from fuserank.training.supervised import Supervised, describe, freeze, new_fit, new_model, open_splits
+from fuserank.training.supervised import Supervised, adapt_encoders, describe, new_fit, new_model, open_splits
 from fuserank.training.validate import Validation
 
 CPU = torch.device("cpu")
@@ -27,11 +27,11 @@ CPU = torch.device("cpu")
 def begin(experiment: config.Experiment, preprocess: Path, seed: int = 0) -> tuple[Supervised, Fit]:
     torch.manual_seed(seed)
     model = new_model(experiment, preprocess, None)
-    freeze(model, experiment.encoders)
     recommender = experiment.encoders.recommender
     splits = open_splits(preprocess, model.modalities, recommender.events if recommender else 0)
-    job = Supervised(model, splits, experiment, CPU)
     steps = experiment.train.epochs * splits.train.steps(experiment.train.batch_size)
+    adaptations = adapt_encoders(model, experiment.encoders, steps)
+    job = Supervised(model, splits, experiment, CPU, adaptations=adaptations)
     return job, new_fit(job.objective, experiment.train, steps)
 
 

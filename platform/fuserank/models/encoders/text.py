@@ -30,6 +30,8 @@ def small_bert(vocabulary: int, layers: int, hidden: int, heads: int, tokens: in
 class TextEncoder(nn.Module):
     """[B, T] token ids → [B, H]."""
 
+    unused = ("pooler.",)  # parts of the backbone that no answer depends on
+
     def __init__(self, architecture: dict[str, Any], pooling: str = "mean", pretrained: str | None = None):
         """
         Args:
