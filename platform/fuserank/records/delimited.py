@@ -15,7 +15,8 @@ csv.field_size_limit(LARGEST_CELL)
 
 
 def delimited(text: Lines, source: str, delimiter: str | None) -> TableFile:
-    """
+    """The rows of a file below its header line.
+
     Args:
         delimiter: None for the most frequent of DELIMITERS in the header line.
 
@@ -26,7 +27,7 @@ def delimited(text: Lines, source: str, delimiter: str | None) -> TableFile:
     head = next(lines, "")
     if head.startswith("sep=") and len(head.rstrip("\r\n")) == 5:  # Excel's own hint
         delimiter, head = head[4], next(lines, "")
-    while head.count('"') % 2 and (more := next(lines, "")):
+    while head.count('"') % 2 and len(head) < LONGEST_RECORD and (more := next(lines, "")):
         head += more
     if delimiter is None:
         bare = re.sub(r'"[^"]*"', "", head)
@@ -66,7 +67,8 @@ def _records(lines: Iterator[str], delimiter: str, columns: int) -> Iterator[lis
         if '"' not in line:
             yield next(csv.reader([line], delimiter=delimiter))
             continue
-        taken, open_quote, length = [line], line.count('"') % 2 == 1, len(line)
+        stray = open_quote = line.count('"') % 2 == 1
+        taken, length = [line], len(line)
         while open_quote and length < LONGEST_RECORD:
             more = waiting.popleft() if waiting else next(lines, None)
             if more is None:
@@ -81,4 +83,4 @@ def _records(lines: Iterator[str], delimiter: str, columns: int) -> Iterator[lis
         except csv.Error as error:
             waiting.extendleft(reversed(taken[1:]))
             literal = next(csv.reader(taken[:1], delimiter=delimiter, quoting=csv.QUOTE_NONE))
-            yield literal if len(literal) == columns and len(taken) > 1 else f"{error}: {line[:80].strip()}"
+            yield literal if stray and len(literal) == columns else f"{error}: {line[:80].strip()}"

@@ -4,6 +4,7 @@ and JSON objects.
 Every row comes back with the file it stands in and its 0-based position there, also the rows that cannot be read.
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -19,6 +20,7 @@ from fuserank.records.rows import Lines, RawRow, TableFile, flat, guard, guarded
 
 ATOMIC = (".inter", ".item", ".user")  # tab-separated, the header tells each column's type: `movie_title:token_seq`
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", *ATOMIC)
+UTF8 = "utf-8-sig"  # with or without its mark
 Format = Literal["auto", "sequences", "object", "names"]
 
 
@@ -28,7 +30,7 @@ class Layout:
 
     Args:
         form: `auto` goes by the file's name.
-        encoding: None for UTF-16 by its mark, else UTF-8, and cp1252 for lines that are no UTF-8.
+        encoding: None for UTF-16 by its mark, else UTF-8, and cp1252 for bytes that are no UTF-8.
         delimiter: of .csv files; None for the most frequent one in the header line.
     """
 
@@ -62,11 +64,11 @@ def open_stream(stream: IO[bytes], source: str, layout: Layout = AUTO) -> TableF
             stream = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
         if kind == ".parquet" and form == "auto":
             return parquet(stream, source)
-        stream, encoding = _encoding(stream, layout.encoding)
+        encoding = _encoding(stream, layout.encoding)
         if encoding is None:
             return TableFile(source, None, iter(()))  # an empty file
-        whole = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="")
-        text = Lines(whole)
+        errors = "surrogateescape" if encoding == UTF8 else "replace"
+        text = Lines(io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline=""))
         if form == "sequences":
             return TableFile(source, ["user_id", "item_id", "step"], guarded(_sequences(text, source), source))
         if form == "object":
@@ -78,15 +80,22 @@ def open_stream(stream: IO[bytes], source: str, layout: Layout = AUTO) -> TableF
         return TableFile(source, None, guarded(_json(text, source, kind == ".json"), source))
 
 
-def _encoding(stream: IO[bytes], wanted: str | None) -> tuple[IO[bytes], str | None]:
-    """The stream from its beginning, and its encoding; None for an empty one."""
+def _encoding(stream: IO[bytes], wanted: str | None) -> str | None:
+    """The encoding of a stream, which is left at its beginning; None for an empty one.
+
+    Raises:
+        InputError: there is no such encoding.
+    """
     head = stream.read(4)
     stream.seek(0)
     if not head:
-        return stream, None
-    if wanted is not None:
-        return stream, wanted
-    return stream, "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        return None
+    if wanted is None:
+        return "utf-16" if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else UTF8
+    try:
+        return codecs.lookup(wanted).name
+    except LookupError:
+        raise InputError(f"unknown encoding {wanted!r}.", "Write e.g. cp1252, shift_jis or utf-16.") from None
 
 
 def _atomic(text: Lines, source: str) -> TableFile:

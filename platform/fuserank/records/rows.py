@@ -1,6 +1,7 @@
 """A raw row, the file it stands in, and text line by line: what every reader gives and takes. Reads nothing itself."""
 
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class TableFile:
 
 
 _DAMAGED = (
-    *(OSError, EOFError, RuntimeError, UnicodeError, LookupError),
+    *(OSError, EOFError, RuntimeError, UnicodeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, pa.ArrowException),
 )
 
@@ -58,8 +59,11 @@ def guarded(rows: Iterator[RawRow], source: str) -> Iterator[RawRow]:
         yield from rows
 
 
+_ESCAPED = re.compile("[\udc80-\udcff]+")  # what decoding with surrogateescape leaves of bytes it cannot read
+
+
 class Lines:
-    """Text line by line, each repaired: what is no UTF-8 is read as cp1252, as old spreadsheets write it."""
+    """Text line by line, repaired: bytes that are no UTF-8 are read as cp1252, as old spreadsheets write it."""
 
     def __init__(self, text: IO[str]):
         self._text = text
@@ -76,11 +80,7 @@ class Lines:
 
 
 def _repaired(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-    return text
+    return _ESCAPED.sub(lambda found: found[0].encode("ascii", "surrogateescape").decode("cp1252", "replace"), text)
 
 
 def flat(values: dict[str, Any], depth: int = 8) -> dict[str, Any]:

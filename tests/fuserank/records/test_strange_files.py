@@ -36,11 +36,12 @@ def ids(rows: list[dict]) -> list[str]:
 def test_a_stray_quote_spoils_its_own_line_only(tmp_path: Path, suffix: str) -> None:
     mark = "," if suffix == "csv" else "\t"
     lines = [f"product_id{mark}title", *(f"{n}{mark}Mug {n}" for n in range(2000))]
-    lines[4], lines[901] = f'3{mark}"Mug 3', f'900{mark}"Mug 900'
+    lines[4], lines[901], lines[2000] = f'3{mark}"Mug 3', f'900{mark}"Mug 900', f'1999{mark}"Mug 1999'
     (tmp_path / f"p.{suffix}").write_text("\n".join(lines) + "\n")
     rows, aside = read(tmp_path, f"p.{suffix}")
     assert (len(rows), aside) == (2000, {})
-    assert {row["product_id"]: row["title"] for row in rows}["3"] == '"Mug 3'
+    titles = {row["product_id"]: row["title"] for row in rows}
+    assert (titles["3"], titles["1999"]) == ('"Mug 3', '"Mug 1999')
 
 
 def test_quoted_line_breaks_and_quotes(tmp_path: Path) -> None:
@@ -73,10 +74,18 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert ids(read(tmp_path, "p.jsonl")[0]) == ["é"]
 
 
+def test_one_bad_byte_leaves_the_rest_of_its_line(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes("product_id,title\n1,Grün ".encode() + b"caf\xe9\n")
+    (tmp_path / "p.json").write_bytes('[{"product_id": "2", "title": "靴 '.encode() + b'caf\xe9"}]')
+    assert [row["title"] for row in read(tmp_path, "p.*")[0]] == ["Grün café", "靴 café"]
+
+
 def test_an_encoding_and_a_delimiter_by_config(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes("product_id^title\n1^靴\n".encode("shift_jis"))
     rows, _ = read(tmp_path, "p.csv", layout=Layout(encoding="shift_jis", delimiter="^"))
     assert rows[0]["title"] == "靴"
+    (tmp_path / "q.csv").write_bytes("product_id,title\n1,靴".encode("shift_jis") + b"\xff\n")
+    assert read(tmp_path, "q.csv", layout=Layout(encoding="shift_jis"))[0][0]["title"] == "靴\ufffd"
     with pytest.raises(InputError, match="unknown encoding"):
         read(tmp_path, "p.csv", layout=Layout(encoding="klingon"))
 
