@@ -14,6 +14,7 @@ from typing import Any
 
 _TAG = re.compile(r"<(?:[a-zA-Z/!?][^<>]*)>")
 _HIDDEN = re.compile(r"<(script|style)\b|<!--", re.IGNORECASE)
+_ENDS = {"": re.compile("--(?=>)"), "script": re.compile(r"</script\b", re.I), "style": re.compile(r"</style\b", re.I)}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
 _YES = {"true", "t", "yes", "y", "1.0", "instock", "available", "onstock", "limitedavailability", "instoreonly"}
 _NO = {"false", "f", "no", "n", "0.0", "outofstock", "soldout", "unavailable", "notavailable", "discontinued"}
@@ -66,21 +67,22 @@ def text(value: Any) -> str | None:
 
 
 def _without_hidden(markup: str) -> str:
-    """Without scripts, styles and comments. In one pass: a pattern would look for each end again and again."""
-    lowered, kept, at = markup.lower(), [], 0
-    ended = {"script": False, "style": False, "-->": False}  # no further end of its kind
-    for opening in _HIDDEN.finditer(lowered):
-        kind = opening[1] or "-->"
-        if opening.start() < at or ended[kind]:
+    """Without scripts, styles and comments. In one pass: one pattern for both ends would look for the far end from each
+    opening again."""
+    kept, at = [], 0
+    ended: set[str] = set()  # kinds without a further end
+    for opening in _HIDDEN.finditer(markup):
+        kind = (opening[1] or "").lower()
+        if opening.start() < at or kind in ended:
             continue
-        close = lowered.find(kind if kind == "-->" else f"</{kind}", opening.end())
-        if close < 0:
-            ended[kind] = True
+        end = _ENDS[kind].search(markup, opening.end())
+        if end is None:
+            ended.add(kind)
             continue
         kept.append(markup[at : opening.start()])
-        end = close + 3 if kind == "-->" else lowered.find(">", close) + 1
-        at = end if end > 0 else len(markup)
-    return " ".join([*kept, markup[at:]]) if len(lowered) == len(markup) else markup
+        closing = markup.find(">", end.end())
+        at = len(markup) if closing < 0 else closing + 1
+    return " ".join([*kept, markup[at:]])
 
 
 def identifier(value: Any) -> str | None:
@@ -134,7 +136,10 @@ def attributes(value: Any) -> list[tuple[str, Any]]:
     if is_empty(value):
         return []
     if isinstance(value, str):
-        value = json.loads(value)
+        try:
+            value = json.loads(value)
+        except RecursionError:
+            raise ValueError("attributes nested too deep") from None
     if isinstance(value, list) and all(isinstance(one, dict) for one in value):
         named = [(one.get("name", one.get("key")), one.get("value")) for one in value]
         if all(isinstance(name, str) for name, _ in named):
