@@ -25,6 +25,7 @@ from fuserank.records.duplicates import merged_into
 from fuserank.records.flags import bot_like, price_outliers
 from fuserank.records.quarantine import Quarantine, write_quarantine
 from fuserank.records.splits import TRAINING, split_events, split_of
+from fuserank.records.variants import known_ids
 from workloads import reading
 from workloads.data_card import write_data_card
 from workloads.featurizing import KEPT, featurize, featurize_queries, prune_media
@@ -49,7 +50,7 @@ def run(experiment: Experiment) -> dict:
 
 def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     records, settings = experiment.records, experiment.preprocess
-    root, inline = reading.shop_folder(experiment), folder / "media"
+    root, media = reading.shop_folder(experiment), folder / "media"
     aside = {name: Quarantine(name) for name in ("products", "queries", "judgments", "events", "links", "reviews")}
     split = partial(
         split_of,
@@ -57,23 +58,24 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
         validation=frozenset(records.split.validation),
         evaluation=frozenset(records.split.evaluation),
     )
-    staged = reading.read_products(records, root, aside["products"], split, inline)
-    staged, linked, reviews = reading.read_relations(records, root, staged, aside)
-    asked, judged = reading.read_queries(records, root, staged, linked, aside, split, inline)
+    staged = reading.read_products(records, root, aside["products"], split, media)
+    known = known_ids(staged)
+    staged, linked, reviews = reading.read_relations(records, root, staged, known, aside)
+    asked, judged = reading.read_queries(records, root, staged, known, linked, aside, split, media)
     featurizer = _fit(experiment, staged, asked)
     featurizer.save(folder)
     pictures = reading.uses(staged["image_paths"]) or reading.uses(asked["image"])
     sounds = reading.uses(staged["audio_path"]) or reading.uses(asked["audio"])
     worker = RowFeaturizer(
         featurizer,
-        folder / "media",
-        reading.media(root, inline, records.images, "images", pictures),
-        reading.media(root, inline, records.audio, "audio", sounds),
+        media,
+        reading.media(root, media, records.images, "images", pictures),
+        reading.media(root, media, records.audio, "audio", sounds),
         code=code_digest(("features", "records/media.py", "records/duplicates.py", "records/schema.py")),
     )
     done = featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
     asked = featurize_queries(worker, asked, folder, settings.rows_per_block, aside["queries"])
-    behaviour = reading.read_events(records, root, staged, reviews, aside["events"])
+    behaviour = reading.read_events(records, root, known, reviews, aside["events"])
     present, gone = done.present, merged_into(done.duplicates, settings.merge_duplicates)
     if gone:
         take_out(folder, gone)

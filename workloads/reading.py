@@ -3,7 +3,7 @@
 The first half of `preprocess`: reads table files, writes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from fuserank.records.mapping import column_map
 from fuserank.records.media import MediaSource, media_path, store
 from fuserank.records.quarantine import Quarantine
 from fuserank.records.schema import JUDGMENT, LINK, REVIEW
-from fuserank.records.variants import group_variants, known_ids
+from fuserank.records.variants import group_variants
 
 
 def shop_folder(experiment: Experiment) -> Folder:
@@ -79,10 +79,14 @@ def _keeper(records: Records, inline: Path) -> Callable[[bytes], str] | None:
 
 
 def read_relations(
-    records: Records, root: Folder, staged: pa.Table, aside: dict[str, Quarantine]
+    records: Records, root: Folder, staged: pa.Table, known: Mapping[str, str], aside: dict[str, Quarantine]
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Products, rated by their reviews; links between them; the reviews."""
-    known, found = known_ids(staged), [LINK.empty_table()]
+    """Products, rated by their reviews; links between them; the reviews.
+
+    Args:
+        known: variants.known_ids of the products, here and below.
+    """
+    found = [LINK.empty_table()]
     for kind, table in records.links.items():
         columns = column_map(table, links.LINK_FIELDS, f"links.{kind}")
         found.append(links.read_links(root, table.files, columns, kind, aside["links"], known))
@@ -99,6 +103,7 @@ def read_queries(
     records: Records,
     root: Folder,
     staged: pa.Table,
+    known: Mapping[str, str],
     linked: pa.Table,
     aside: dict[str, Quarantine],
     split: Callable[[str], str],
@@ -133,8 +138,8 @@ def read_queries(
             root, records.queries.files, columns, aside["queries"], records.split.key, split, _keeper(records, inline)
         )
         columns = column_map(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
-        known = set(asked["query_id"].to_pylist()), known_ids(staged)
-        judged = queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], *known)
+        ids = set(asked["query_id"].to_pylist())
+        judged = queries.read_judgments(root, records.judgments.files, columns, aside["judgments"], ids, known)
         aside["queries"].kept, aside["judgments"].kept = asked.num_rows, judged.num_rows
     if records.link_grades:
         more, grades = links.link_judgments(linked, staged, records.link_grades, split, records.split.key == "text")
@@ -143,12 +148,14 @@ def read_queries(
     return asked, judged
 
 
-def read_events(records: Records, root: Folder, staged: pa.Table, reviews: pa.Table, aside: Quarantine) -> pa.Table:
+def read_events(
+    records: Records, root: Folder, known: Mapping[str, str], reviews: pa.Table, aside: Quarantine
+) -> pa.Table:
     found = links.review_events(reviews)
     if records.events is None:
         return found
     columns = column_map(records.events, events.FIELDS, "events")
-    own = events.read_events(root, records.events.files, columns, aside, known_ids(staged))
+    own = events.read_events(root, records.events.files, columns, aside, known)
     aside.kept = own.num_rows
     own = with_sessions(own, records.session_gap_minutes)
     return pa.concat_tables([own, found]).sort_by("timestamp") if found.num_rows else own

@@ -1,7 +1,5 @@
 """Fixtures of the serving tests: one tiny run, and a gateway over it with every deployment in this process."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,16 +19,7 @@ from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
 from serve.routes import create_app
 from serve.text_encoder import TextEncoder
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.serve import shop as tiny_shop
 
 
 class Local:
@@ -47,7 +36,7 @@ class Local:
 
 @pytest.fixture(scope="session")
 def shop() -> ModuleType:
-    return _load("shop")
+    return tiny_shop
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,6 @@
 """The evaluate stage on a tiny real generation: figures equal an independent computation, and bad input is named."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,20 +10,8 @@ from fuserank import config
 from fuserank.errors import InputError
 from fuserank.evaluation.metrics import id_metrics
 from fuserank.retrieval.generation import current_generation
+from tests.workloads import tiny
 from workloads import evaluate
-
-
-def load(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"tests_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load(Path(__file__).with_name("tiny.py"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from fuserank.artifacts import MANIFEST
 from fuserank.config import Experiment
 from fuserank.features.featurizer import FeatureSettings, Featurizer
-from fuserank.features.parts import set_aside
+from fuserank.features.parts import block_begins, set_aside
 from fuserank.features.rows import RowFeaturizer
 from fuserank.features.table import FeatureTable
 from fuserank.records.media import MediaSource
@@ -179,3 +179,15 @@ def test_duplicates_are_merged_on_request(tmp_path: Path) -> None:
     rows_of = summary["rows"]
     assert rows_of["products"]["out"] == summary["missing"]["products"] == PRODUCTS + 1
     assert (rows_of["products"]["merged"], rows_of["judgments"]["merged"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("rows", "size", "workers"), [(1, 512, 2), (60, 512, 2), (1200, 512, 2), (100_000, 1024, 16)])
+def test_blocks_are_for_every_worker_and_cover_the_rows(rows: int, size: int, workers: int) -> None:
+    begins = block_begins(rows, size, workers)
+    lengths = [end - begin for begin, end in zip(begins, [*begins[1:], rows], strict=True)]
+    assert begins[0] == 0
+    assert sum(lengths) == rows
+    assert min(lengths) > 0
+    assert max(lengths) <= size
+    assert lengths[0] <= 64
+    assert len(begins) >= min(rows, workers)

@@ -14,6 +14,7 @@ from fuserank.errors import ConfigError
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.features.rows import RowFeaturizer
 from fuserank.records.quarantine import Quarantine
+from fuserank.records.schema import LINK
 from workloads import reading
 
 
@@ -57,7 +58,7 @@ def test_a_query_picture_in_a_column(tmp_path: Path) -> None:
     records, root, inline = experiment.records, reading.shop_folder(experiment), tmp_path / "inline"
     aside = {name: Quarantine(name) for name in ("products", "queries", "judgments", "links")}
     staged = reading.read_products(records, root, aside["products"], str, inline)
-    queries, judged = reading.read_queries(records, root, staged, staged, aside, str, inline)
+    queries, judged = reading.read_queries(records, root, staged, {"a": "a"}, LINK.empty_table(), aside, str, inline)
     paths = queries["image"].to_pylist()
     assert ((inline / paths[0]).read_bytes(), paths[1], judged.num_rows) == (png(7), None, 1)
 

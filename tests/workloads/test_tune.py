@@ -1,23 +1,16 @@
 """The tune stage on a tiny real run: real trials on real cached encoder outputs, and a best.yaml that loads."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from fuserank import config
+from tests.workloads import tiny
 from workloads import tune
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    file = Path(__file__).with_name("tiny.py")
-    spec = importlib.util.spec_from_file_location("tests_tiny_for_tune", file)
-    assert spec is not None
-    assert spec.loader is not None
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
     built = tiny.build_run(tmp_path_factory.mktemp("tune"), held_out="validation")
     return config.update(built, {"tune.trials": 4, "tune.epochs": 2, "train.batch_size": 16})
 

@@ -1,9 +1,7 @@
 """A tiny real run for tests of single stages: forty products, twenty queries, an untrained model; made in a second."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +10,7 @@ from fuserank.config import Experiment
 from fuserank.features.featurizer import Featurizer
 from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.records.schema import EVENT, JUDGMENT, PRODUCT, QUERY
+from tests.serve import shop
 
 
 def build_run(root: Path, held_out: str = "evaluation") -> Experiment:
@@ -19,7 +18,6 @@ def build_run(root: Path, held_out: str = "evaluation") -> Experiment:
 
     Twenty queries "colour kind": by text, by picture, or both; every third is of the training split.
     """
-    shop = _shop()
     experiment = shop.build_run(root)
     folder = root / "tiny" / "preprocess"
     featurizer = Featurizer.load(root / "featurizer")
@@ -87,13 +85,3 @@ def _write_features(file: Path, identifier: str, featurizer: Featurizer, rows: l
     schema = feature_schema(identifier, featurizer.settings)
     with feature_writer(file, schema) as out:
         out.write_table(pa.Table.from_pylist(rows, schema))
-
-
-def _shop() -> ModuleType:
-    file = Path(__file__).resolve().parents[1] / "serve" / "shop.py"
-    spec = importlib.util.spec_from_file_location("tests_serve_shop", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -51,9 +51,6 @@ class Earlier:
     def __setstate__(self, folder: Path) -> None:
         self.__init__(folder)
 
-    def __len__(self) -> int:
-        return len(self._read()[0])
-
     def find(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
         """The columns CARRIED of each key's row; None where no part has it."""
         known, places, names = self._read()

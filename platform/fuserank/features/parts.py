@@ -3,6 +3,7 @@
 Reads a folder of STAGED rows; writes one of layout.part_schema with the same names, `<first row>.parquet`.
 """
 
+import math
 import os
 import uuid
 from collections.abc import Collection
@@ -39,9 +40,9 @@ class PartWriter:
 
 
 def block_begins(rows: int, size: int, workers: int) -> list[int]:
-    """Where each block of rows begins. The first ones are small, so that answers come soon and every worker has one;
-    each round doubles them up to `size`."""
-    begins, at, now = [], 0, max(1, min(size, FIRST))
+    """Where each block of rows begins. The first ones are small, so that answers come soon; each round doubles them up
+    to `size`. Every worker has a block, or two, where there are rows enough."""
+    begins, at, now = [], 0, max(1, min(size, FIRST, math.ceil(rows / (2 * workers))))
     while at < rows:
         for _ in range(workers):
             if at < rows:
