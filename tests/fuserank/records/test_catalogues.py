@@ -1,17 +1,23 @@
 """Real catalogues through their configs alone: every row accounted for, and spot values looked up by hand."""
 
+import io
+import wave
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from fuserank import config
+from fuserank.features.audio import decode_audio
+from fuserank.features.text import train_tokenizer
 from fuserank.records import events, links, products, queries
 from fuserank.records.mapping import column_map
 from fuserank.records.media import MediaSource
 from fuserank.records.quarantine import Quarantine
 from fuserank.records.variants import group_variants, known_ids
+from fuserank.retrieval.lexical import LexicalIndex
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = ROOT.parent / "shared" / "data"
@@ -115,7 +121,7 @@ def test_sequences(name: str, users: int, items: int) -> None:
     assert history == {line[0]: line[1:] for line in lines}
 
 
-def test_chinese_reviews() -> None:
+def test_chinese_reviews(tmp_path: Path) -> None:
     _, _, reviews, _ = read("reviews_zh")
     first = row(reviews, "online_shopping_10_cats.zip/online_shopping_10_cats.csv:0")
     assert first["category"] == ["书籍"]
@@ -123,15 +129,30 @@ def test_chinese_reviews() -> None:
     assert first["labels"] == [("label", "1")]
     assert len({category[0] for category in reviews["category"].to_pylist()}) == 10
     assert reviews.num_rows == 62_774
+    texts = reviews["description"].to_pylist()
+    tokenizer = train_tokenizer([text for text in texts[::20] if text], 12_000)
+    tokens = tokenizer.encode(first["description"]).tokens
+    assert tokens[1:8] == list("做父母一定要有")  # a character each, as BERT's tokenizer does
+    index = LexicalIndex.build([text or "" for text in texts], tmp_path / "lexical")
+    wanted = {place for place, text in enumerate(texts) if "刘墉" in (text or "")}
+    (found,), _ = index.search(["刘墉"], 20)
+    assert set(found[:2].tolist()) == wanted  # the two that have the name, then what has one of its characters
+    assert len(found) == 20
 
 
 def test_voice_orders() -> None:
-    _, _, orders, _ = read("voice")
+    records, root, orders, _ = read("voice")
     assert orders.num_rows == 56
     order = row(orders, "00e09cf0-a01d-453e-9b89-dc6e6d31d362.wav")
     assert order["audio_path"] == order["product_id"]
     slots = {"coffeeDrink": "iced coffee", "numberOfShots": "triple shot", "roast": "light roast"}
     assert dict(order["attributes"]) == slots
+    assert records.audio is not None
+    data = MediaSource(root, records.audio.source or "").read(order["audio_path"])
+    with wave.open(io.BytesIO(data)) as file:  # Python's own reader
+        assert (file.getnframes(), file.getframerate()) == (134_400, 16_000)  # 8.4 s
+    samples = decode_audio(data, 16_000, 10.0)
+    assert np.flatnonzero(samples)[-1] < 134_400 <= np.flatnonzero(samples)[-1] + 1600  # all of it, then silence
 
 
 def test_icecat() -> None:
