@@ -24,7 +24,7 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="override one key,
 STAGES = {
     "generate": "Write the generated shop's files (where records.generate is set).",
     "preprocess": "Clean the records and turn them into model inputs (Ray Data).",
-    "pretrain": "Self-supervised start of the encoders (Ray Train).",
+    "pretrain": "Self-supervised start of encoders and recommender (Ray Train).",
     "tune": "Search fusion kind and loss weights on cached features (Ray Tune); writes best.yaml.",
     "train": "Train encoders, fusion and recommender together (Ray Train).",
     "index": "Embed the catalogue and build one generation: vectors, words, reranker.",

@@ -1,6 +1,6 @@
-"""`fuserank pretrain`: self-supervised start of the text and image encoders, on Ray Train.
+"""`fuserank pretrain`: self-supervised start of encoders, projections and recommender, on Ray Train.
 
-Reads preprocess/; writes pretrain/checkpoint/<modality>.safetensors and pretrain/history.jsonl.
+Reads preprocess/; writes pretrain/checkpoint/<part>.safetensors and pretrain/history.jsonl.
 """
 
 from pathlib import Path
@@ -15,13 +15,11 @@ def run(experiment: Experiment) -> dict:
     """Run the stage unless it is fresh; returns its manifest."""
 
     def work(folder: Path) -> dict:
-        tasks = [
-            m for m in ("text", "image") if getattr(experiment.pretrain, m).epochs and getattr(experiment.encoders, m)
-        ]
+        tasks = [name for name, task in experiment.pretrain if task.epochs]
         if not tasks:
             (folder / "checkpoint").mkdir(exist_ok=True)
-            return {"encoders": []}
-        from fuserank.training.selfsupervised import pretrain_worker  # torch: only when there is work
+            return {"tasks": []}
+        from fuserank.training.pretraining.worker import pretrain_worker  # torch: only when there is work
 
         values = {
             "experiment": experiment.model_dump(mode="json"),
@@ -29,7 +27,7 @@ def run(experiment: Experiment) -> dict:
             "out": str(folder),
         }
         with follow(folder, "pretrain"):
-            metrics = run_trainer(pretrain_worker, values, folder, experiment.train, workers=1)
-        return {"encoders": tasks, **metrics}
+            metrics = run_trainer(pretrain_worker, values, folder, experiment.train, experiment.train.workers)
+        return {"tasks": tasks, **metrics}
 
     return run_stage(experiment, "pretrain", work, say=say)

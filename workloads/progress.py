@@ -25,7 +25,7 @@ def bar() -> Progress:
 
 def _note(line: dict) -> str:
     shown = {k: v for k, v in line.items() if k not in ("task", "epoch", "epochs")}
-    first = [k for k in ("loss", "text_loss", "image_loss", "ndcg@10") if k in shown]
+    first = [k for k in shown if k == "loss" or k.endswith("_loss") or k == "ndcg@10"]
     return " ".join(f"{k} {shown[k]:.3f}" for k in first)
 
 

@@ -8,8 +8,8 @@ from fuserank.config.model import FusionKind
 from fuserank.config.section import Fraction, Positive, Section, Weight
 
 
-class PretrainModality(Section):
-    """Self-supervision of one encoder."""
+class PretrainTask(Section):
+    """One self-supervised task."""
 
     epochs: Annotated[int, Field(ge=0)] = 5  # 0 skips it
     batch_size: Positive = 128
@@ -17,10 +17,13 @@ class PretrainModality(Section):
 
 
 class Pretrain(Section):
-    """Self-supervised start of the encoders: masked language (text) and two-view contrast (image)."""
+    """Self-supervision before any judgment is seen, in this order; what a task leaves, the next one starts from."""
 
-    text: PretrainModality = PretrainModality()
-    image: PretrainModality = PretrainModality()
+    text: PretrainTask = PretrainTask()  # masked language
+    image: PretrainTask = PretrainTask()  # contrast of two views
+    audio: PretrainTask = PretrainTask(epochs=0)  # masked spectrogram
+    cross: PretrainTask = PretrainTask(epochs=0)  # contrast between the modalities of one product
+    behaviour: PretrainTask = PretrainTask(epochs=0)  # masked items of histories, for the recommender
 
 
 class Refine(Section):
@@ -49,11 +52,17 @@ class Train(Section):
     encoder_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Weight = 0.01
     warmup: Fraction = 0.1  # share of all steps
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the learning rate after it
+    patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better validation before training stops; 0: never
+    accumulate: Positive = 1  # parts of a batch that the encoders see one after the other: less memory, same gradient
     clip: Annotated[float, Field(gt=0)] = 1.0
     workers: Positive = 1
     cpus_per_worker: Positive = 2
     gpu: bool = False
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the device computes it natively
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # of several workers: all weights on each, or the encoders' sharded
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where it is native
+    compile: bool = False  # the encoders by torch.compile
+    checkpoint_seconds: Weight = 40.0  # between checkpoints; 0: after every step
     max_failures: Annotated[int, Field(ge=0)] = 2  # workers that may die before the run fails
     keep: Literal["best", "last"] = "best"  # which epoch's weights are exported, by validation nDCG@10
 
@@ -108,3 +117,5 @@ class Tracking(Section):
     """Where training curves go."""
 
     tensorboard: bool = True
+    mlflow: str | None = None  # tracking server: a URL or a folder; needs the extra "mlflow"
+    wandb: str | None = None  # project at Weights & Biases; needs the extra "wandb"

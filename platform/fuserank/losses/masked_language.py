@@ -7,28 +7,29 @@ from torch.nn import functional as F
 
 
 def mask_tokens(
-    input_ids: Tensor, special: Tensor, mask_id: int, vocabulary: int, generator: torch.Generator, share: float = 0.15
+    input_ids: Tensor, special: Tensor, mask_id: int, vocabulary: int, draws: Tensor, share: float = 0.15
 ) -> tuple[Tensor, Tensor]:
     """Corrupt a batch.
 
     Args:
         input_ids: [B, T]; special: [B, T] bool, tokens never chosen (padding, [CLS], [SEP]).
+        draws: [3, B, T] uniform in [0, 1): whether a token is chosen, how it is replaced, and by which.
 
     Returns:
         ([B, T] corrupted ids, [B, T] bool chosen positions)
     """
-    device = input_ids.device
-
-    def draw() -> Tensor:
-        return torch.rand(input_ids.shape, generator=generator).to(device)
-
-    chosen = (draw() < share) & ~special
-    how = draw()
-    random = torch.randint(vocabulary, input_ids.shape, generator=generator).to(device)
-    corrupted = torch.where(chosen & (how < 0.8), mask_id, input_ids)
-    return torch.where(chosen & (how >= 0.9), random, corrupted), chosen
+    chosen = (draws[0] < share) & ~special
+    random = (draws[2] * vocabulary).to(input_ids.dtype)
+    corrupted = torch.where(chosen & (draws[1] < 0.8), mask_id, input_ids)
+    return torch.where(chosen & (draws[1] >= 0.9), random, corrupted), chosen
 
 
-def masked_language_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the chosen tokens: [C, V] logits, [C] true ids; 0 if none was chosen."""
-    return F.cross_entropy(logits.float(), targets) if len(targets) else logits.float().sum() * 0
+def masked_language_loss(logits: Tensor, targets: Tensor, count: int | None = None) -> Tensor:
+    """Cross-entropy of the chosen tokens: [C, V] logits, [C] true ids; 0 if none was chosen.
+
+    Args:
+        count: what to divide the sum by, in place of C.
+    """
+    if not len(targets):
+        return logits.float().sum() * 0
+    return F.cross_entropy(logits.float(), targets, reduction="sum") / (count or len(targets))

@@ -26,14 +26,20 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, file)
 
 
-def load_weights(module: nn.Module, file: Path, without: tuple[str, ...] = ()) -> None:
+def load_weights(module: nn.Module, file: Path, without: tuple[str, ...] = (), fitting: bool = False) -> None:
     """Load safetensors into a module, leaving out weights whose names begin with one of `without`.
+
+    Args:
+        fitting: take the weights whose shape is the module's, and leave the others as they are.
 
     Raises:
         ModelError: the file is missing, damaged or made for another model.
     """
     try:
         weights = load_file(file)
+        if fitting:
+            mine = module.state_dict()
+            weights = mine | {name: w for name, w in weights.items() if name in mine and w.shape == mine[name].shape}
         module.load_state_dict({name: weights[name] for name in weights if not name.startswith(without or ("\0",))})
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(

@@ -41,6 +41,7 @@ class FusedModel(nn.Module):
         """
         super().__init__()
         self.modalities = tuple(encoders)
+        self.calibrated: set[str] = set()  # modalities whose projection brought its statistics along
         self.width = width
         self.description = dict(description)
         self.encoders = nn.ModuleDict(encoders)

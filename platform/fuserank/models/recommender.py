@@ -33,20 +33,21 @@ class Recommender(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.register_buffer("boundaries", torch.tensor(GAPS), persistent=False)
 
-    def forward(self, items: Tensor, types: Tensor, gaps: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, items: Tensor, types: Tensor, gaps: Tensor, mask: Tensor, causal: bool = True) -> Tensor:
         """
         Args:
             items: [B, T, E] fused vectors of the products, oldest first, right-padded.
             types: [B, T] int64 index into EVENT_TYPES.
             gaps: [B, T] seconds since the event before (0 for the first).
             mask: [B, T] bool, True = a real event.
+            causal: False lets every position see all events (to tell hidden ones in pre-training).
         """
         length = items.shape[1]
         places = torch.arange(length, device=items.device)
         hidden = self.item(items) + self.event_type(types) + self.place(places)
         hidden = self.drop(hidden + self.gap(torch.bucketize(gaps.contiguous(), self.boundaries)))
-        causal = torch.ones(length, length, dtype=torch.bool, device=items.device).triu(1)
-        return F.normalize(self.out(self.layers(hidden, mask=causal, src_key_padding_mask=~mask)), dim=-1)
+        later = torch.ones(length, length, dtype=torch.bool, device=items.device).triu(1) if causal else None
+        return F.normalize(self.out(self.layers(hidden, mask=later, src_key_padding_mask=~mask)), dim=-1)
 
     def user_vectors(self, items: Tensor, types: Tensor, gaps: Tensor, mask: Tensor) -> Tensor:
         """[B, E]: the user vector after the last real event; zeros where there is none."""

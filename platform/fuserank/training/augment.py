@@ -1,4 +1,4 @@
-"""Random views of a batch of pictures, drawn from one generator so that a seed fixes them.
+"""Random views of pictures and gaps in texts, drawn by each row's key.
 
 Random resized crops and flips follow SimCLR (Chen et al. 2020, https://arxiv.org/abs/2002.05709); the hue is left
 alone, because the colour of a product is part of what it is.
@@ -8,20 +8,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fuserank.training.noise import uniform
 
-def views(pixels: Tensor, generator: torch.Generator, smallest: float = 0.75, light: float = 0.15) -> Tensor:
+TOKENS, MODALITIES, VIEWS = 1_000_001, 1_000_002, 1_000_003  # streams of noise, far from those of dropout layers
+
+
+def views(pixels: Tensor, keys: Tensor, smallest: float = 0.75, light: float = 0.15, stream: int = 0) -> Tensor:
     """[B, 3, H, W] uint8 → the same shape, each picture cropped, flipped and lit at random.
 
     Args:
+        keys: int32 [B], what each picture's view follows from (training/noise.py); another `stream`, another view.
         smallest: the least side length of the crop, as a share of the picture's.
         light: how much the brightness varies.
     """
-    batch = len(pixels)
-    draw = torch.rand(6, batch, generator=generator)
+    draw = uniform(keys, VIEWS + stream, 6).T
     side = smallest + (1 - smallest) * draw[0]
     stretch = (0.9 + 0.2 * draw[1]).sqrt()
     width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
-    theta = torch.zeros(batch, 2, 3)
+    theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
     theta[:, 0, 0] = width * torch.where(draw[2] < 0.5, -1.0, 1.0)  # a negative scale mirrors
     theta[:, 1, 1] = height
     theta[:, 0, 2] = (1 - width) * (2 * draw[3] - 1)
@@ -32,8 +36,8 @@ def views(pixels: Tensor, generator: torch.Generator, smallest: float = 0.75, li
     return (cropped * bright.view(-1, 1, 1, 1)).round().clamp(0, 255).to(torch.uint8)
 
 
-def drop_tokens(attention_mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def drop_tokens(attention_mask: Tensor, share: float, keys: Tensor) -> Tensor:
     """[B, T] → the same with a random `share` of the tokens hidden; the first token of a row always stays."""
-    drawn = torch.rand(attention_mask.shape, generator=generator) >= share
+    drawn = uniform(keys, TOKENS, attention_mask.shape[1]) >= share
     drawn[:, 0] = True
     return attention_mask * drawn

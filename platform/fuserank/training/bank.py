@@ -6,6 +6,7 @@ step, and only the encoders are limited to the batch.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,24 +15,39 @@ from torch import Tensor
 from fuserank.models.fused import FusedModel
 from fuserank.training.data import RankingData, Side
 from fuserank.training.encode import encode_chunks
+from fuserank.training.group import ALONE, Group
 
 
 class Bank:
     """K training products, drawn and encoded anew for every epoch."""
 
-    def __init__(self, model: FusedModel, data: RankingData, size: int, device: torch.device, draw: tuple[int, ...]):
+    def __init__(
+        self,
+        model: FusedModel,
+        data: RankingData,
+        size: int,
+        device: torch.device,
+        draw: tuple[int, ...],
+        group: Group = ALONE,
+        kept: Mapping[str, Any] | None = None,
+    ):
         """
         Args:
             size: K, or every training product where they are fewer.
-            draw: what the choice of products follows from (seed, epoch, worker).
+            draw: what the choice of products follows from (seed, epoch).
+            group: the workers that share the encoding; each holds the whole bank.
+            kept: the `hidden` of an interrupted epoch, in place of encoding.
         """
         rows = data.product_rows
         self.rows = np.sort(np.random.default_rng(draw).choice(rows, min(size, len(rows)), replace=False))
         self.device, self.modalities = device, data.modalities
         self.mask = data.products.mask[self.rows][:, data.columns]
         self.hidden: dict[str, Tensor] = {}  # modality → [K, H]
+        if kept is not None:
+            self.hidden = {modality: values.to(device) for modality, values in kept.items()}
+            return
         for chunk, side, hidden in encode_chunks(
-            model, data.products, self.rows, data.modalities, data.columns, device
+            model, data.products, self.rows, data.modalities, data.columns, device, group=group
         ):
             self.update(chunk, side, hidden)
 

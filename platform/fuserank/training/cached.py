@@ -20,6 +20,7 @@ from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
 from fuserank.training.data import Inputs
 from fuserank.training.encode import encode_chunks
+from fuserank.training.group import ALONE, Group
 from fuserank.training.loop import make_fit
 from fuserank.training.supervised import Supervised, new_model, open_splits
 
@@ -45,17 +46,20 @@ class CachedTable:
         return {"hidden": torch.from_numpy(self.hidden[modality][self._slots[modality][rows]].astype(np.float32))}
 
 
-def encode_all(model: FusedModel, table: Inputs, mask: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+def encode_all(
+    model: FusedModel, table: Inputs, mask: np.ndarray, device: torch.device, group: Group = ALONE
+) -> dict[str, np.ndarray]:
     """Encoder outputs by modality, float16 [rows with it, H]; the model is put in evaluation mode for it.
 
     Args:
         mask: bool [N, M] in MODALITIES order: what to encode, part of the table's own mask.
+        group: the workers that share the encoding.
     """
     found = {}
     for modality in model.modalities:
         column = MODALITIES.index(modality)
         rows = np.flatnonzero(mask[:, column])
-        chunks = encode_chunks(model, table, rows, (modality,), [column], device)
+        chunks = encode_chunks(model, table, rows, (modality,), [column], device, group=group)
         parts = [hidden[modality].half().cpu().numpy() for _, _, hidden in chunks]
         if parts:
             found[modality] = np.concatenate(parts)

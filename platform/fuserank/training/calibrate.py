@@ -13,10 +13,13 @@ SMALLEST = 0.05  # share of the mean spread below which a dimension counts as co
 
 @torch.inference_mode()
 def calibrate(model: FusedModel, data: RankingData, seed: int) -> None:
-    """Set center and spread of every projection from up to ROWS training products and queries."""
+    """Set center and spread of every projection from up to ROWS training products and queries; those that were
+    pre-trained (`model.calibrated`) keep theirs."""
     random = np.random.default_rng((seed, 3))
     sides = ((data.products, data.product_rows), (data.queries, data.query_rows))
     for modality, column in zip(data.modalities, data.columns, strict=True):
+        if modality in model.calibrated:
+            continue
         found = []
         for table, rows in sides:
             have = rows[table.mask[rows, column]]

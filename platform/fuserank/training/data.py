@@ -1,6 +1,7 @@
 """What supervised training draws its batches from: products, queries and the judgments that join them.
 
-Q queries · P products of a batch. Every draw follows from (seed, epoch), so a resumed run sees the same batches.
+Q queries · P products of a batch, all workers' together. Every draw follows from (seed, epoch, step), so a resumed run
+sees the same batches from any step on.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+
+from fuserank.training.group import ALONE, Group
+from fuserank.training.noise import keys
 
 
 class Inputs(Protocol):
@@ -27,28 +31,47 @@ class Inputs(Protocol):
 
 @dataclass
 class Side:
-    """One side of a batch: which modalities each row has, and their inputs."""
+    """One side of a batch: which modalities each row has, and the inputs of the rows that this worker encodes."""
 
     mask: Tensor  # bool [B, M], M = the model's modalities
-    inputs: dict[str, tuple[Tensor, dict[str, Tensor]]]  # modality → (places in the batch, collated inputs)
+    inputs: dict[str, tuple[Tensor, dict[str, Tensor]]]  # modality → (places in the batch, own collated inputs)
+    keys: Tensor | None = None  # int32 [B], of the noise that meets each row in training (training/noise.py)
+    group: Group = ALONE
+
+    def own_keys(self, modality: str) -> Tensor | None:
+        """Of this worker's rows of that modality."""
+        places = self.inputs[modality][0]
+        return None if self.keys is None else self.keys[places[torch.from_numpy(self.group.share(len(places)))]]
 
     def to(self, device: torch.device) -> "Side":
         moved = {
             m: (places.to(device), {k: v.to(device, non_blocking=True) for k, v in inputs.items()})
             for m, (places, inputs) in self.inputs.items()
         }
-        return Side(self.mask.to(device), moved)
+        return Side(self.mask.to(device), moved, None if self.keys is None else self.keys.to(device), self.group)
 
 
-def gather(table: Inputs, rows: np.ndarray, modalities: tuple[str, ...], columns: list[int]) -> Side:
-    """Collate rows of a table; `columns` are the modalities' places in the table's mask."""
+def gather(
+    table: Inputs,
+    rows: np.ndarray,
+    modalities: tuple[str, ...],
+    columns: list[int],
+    group: Group = ALONE,
+    noise: Tensor | None = None,
+) -> Side:
+    """Collate this worker's share of rows of a table; `columns` are the modalities' places in the table's mask."""
     mask = table.mask[rows][:, columns]
     inputs = {}
     for place, modality in enumerate(modalities):
         present = np.flatnonzero(mask[:, place])
         if len(present):
-            inputs[modality] = (torch.from_numpy(present), dict(table.batch(rows[present], modality)))
-    return Side(torch.from_numpy(mask.copy()), inputs)
+            own = group.share(len(present))
+            if modality == "text":  # padded alike on every worker, or dropout in attention would not be
+                held = {name: values[own] for name, values in table.batch(rows[present], modality).items()}
+            else:
+                held = dict(table.batch(rows[present[own]], modality))
+            inputs[modality] = (torch.from_numpy(present), held)
+    return Side(torch.from_numpy(mask.copy()), inputs, noise, group)
 
 
 class Judgments:
@@ -102,7 +125,15 @@ class Batch:
     rows: Tensor  # [P] product rows
     query_rows: np.ndarray  # [Q]
     bank: Side | None = None  # K further products, by their encoder outputs (training/bank.py)
-    history: dict[str, Tensor] = field(default_factory=dict)  # rows, types, gaps, mask [B, T+1]
+    history: dict[str, Tensor] = field(default_factory=dict)  # rows, types, gaps, mask [B, T+1]; keys [B]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Itself, its tensors on the device."""
+        self.products, self.queries = self.products.to(device), self.queries.to(device)
+        self.bank = None if self.bank is None else self.bank.to(device)
+        self.grades, self.rows = self.grades.to(device), self.rows.to(device)
+        self.history = {name: values.to(device) for name, values in self.history.items()}
+        return self
 
 
 class RankingData:
@@ -144,8 +175,8 @@ class RankingData:
         positives: float,
         query_count: int,
         sequences: int,
-        rank: int = 0,
-        world: int = 1,
+        group: Group = ALONE,
+        start: int = 0,
     ) -> Iterator[Batch]:
         """The batches of one epoch: each product once, a query for each, and further positives of these queries.
 
@@ -153,12 +184,14 @@ class RankingData:
             positives: share of `batch_size` that is filled up with positives drawn from the queries.
             query_count: queries a step: one for each product, filled up with others at random.
             sequences: user histories a step.
-            rank, world: this worker and how many there are; each takes its share of every batch.
+            group: the workers that share each batch.
+            start: steps to leave out, because an interrupted run has made them.
         """
-        random = np.random.default_rng((seed, epoch))
-        parts = np.array_split(random.permutation(self.product_rows), self.steps(batch_size))
-        users = np.arange(0) if self.histories is None else random.permutation(len(self.histories["rows"]))
-        for step, rows in enumerate(parts):
+        whole = np.random.default_rng((seed, epoch))
+        parts = np.array_split(whole.permutation(self.product_rows), self.steps(batch_size))
+        users = np.arange(0) if self.histories is None else whole.permutation(len(self.histories["rows"]))
+        for step, rows in enumerate(parts[start:], start):
+            random = np.random.default_rng((seed, epoch, step))
             draws = [self.judgments.draw("product", row, random) for row in rows]
             queries = np.unique([q for q in draws if q is not None and self._usable["query"][q]]).astype(np.int64)
             more = random.permutation(self.query_rows)[: max(0, query_count - len(queries))]
@@ -172,18 +205,22 @@ class RankingData:
                 if len(users)
                 else users
             )
-            yield self._batch(rows[rank::world], queries, chosen[rank::world])
+            yield self._batch(rows, queries, chosen, group, (seed, epoch, step))
 
-    def _batch(self, rows: np.ndarray, queries: np.ndarray, users: np.ndarray) -> Batch:
+    def _batch(
+        self, rows: np.ndarray, queries: np.ndarray, users: np.ndarray, group: Group, at: tuple[int, ...]
+    ) -> Batch:
         grades = self.judgments.matrix(queries, rows)
         history = {}
         if self.histories is not None and len(users):
             history = {name: torch.from_numpy(values[users]) for name, values in self.histories.items()}
+            history["keys"] = keys(torch.from_numpy(users), *at, 2)
+        products, asked = torch.from_numpy(rows), torch.from_numpy(queries)
         return Batch(
-            gather(self.products, rows, self.modalities, self.columns),
-            gather(self.queries, queries, self.modalities, self.columns),
+            gather(self.products, rows, self.modalities, self.columns, group, keys(products, *at, 0)),
+            gather(self.queries, queries, self.modalities, self.columns, group, keys(asked, *at, 1)),
             torch.from_numpy(grades),
-            torch.from_numpy(rows),
+            products,
             queries,
             history=history,
         )

@@ -1,5 +1,7 @@
 """All supervised losses of one step, as one module, so that data-parallel training sees one forward pass.
 
+Encoders and the recommender work on this worker's share of the batch, all else on the whole of it (training/group.py).
+
 L = w_text·L_text + w_image·L_image + … + w_recommend·L_recommend + w_fused·L_fused + w_align·L_align.
 """
 
@@ -15,7 +17,9 @@ from fuserank.losses.ranking import ranking_loss
 from fuserank.models.adapt import Adaptation
 from fuserank.models.fused import QUERYABLE, FusedModel
 from fuserank.training.data import Batch
+from fuserank.training.dropout import SeededDropout
 from fuserank.training.encode import hidden_of, place
+from fuserank.training.group import ALONE, Group
 
 
 class Objective(nn.Module):
@@ -28,9 +32,12 @@ class Objective(nn.Module):
         temperature: float,
         modality_dropout: float,
         adaptations: Sequence[Adaptation] = (),
+        group: Group = ALONE,
+        parts: int = 1,
     ):
+        """parts: the encoders see a batch in so many parts (training/encode.py)."""
         super().__init__()
-        self.model, self.adaptations = model, list(adaptations)
+        self.model, self.adaptations, self.group, self.parts = model, list(adaptations), group, parts
         self.weights = weights
         self.modality_dropout = modality_dropout
         heads = [*model.modalities, "fused", "align", "recommend"]
@@ -50,7 +57,7 @@ class Objective(nn.Module):
         Afterwards `encoded` holds the encoder outputs of the batch's products, by modality.
         """
         model, losses = self.model, {}
-        hidden = hidden_of(model, batch.products)
+        hidden = hidden_of(model, batch.products, self.parts)
         self.encoded = {m: h.detach() for m, h in hidden.items()}
         own, own_mask = place(model, batch.products, hidden, "product")
         vectors, mask = own, own_mask
@@ -74,7 +81,7 @@ class Objective(nn.Module):
 
     def _ranking(self, batch: Batch, vectors: Tensor, mask: Tensor, products: Tensor) -> dict[str, Tensor]:
         model, losses = self.model, {}
-        query_vectors, query_mask = place(model, batch.queries, hidden_of(model, batch.queries), "query")
+        query_vectors, query_mask = place(model, batch.queries, hidden_of(model, batch.queries, self.parts), "query")
         query = model.query_vector(query_vectors, query_mask)
         heads = model.query_heads(query)
         if self.weights["fused"] > 0:
@@ -112,8 +119,11 @@ class Objective(nn.Module):
         assert self.model.recommender is not None
         live = table.index_copy(0, batch.rows, products.to(table.dtype))  # this batch's products carry gradients
         rows, mask = batch.history["rows"], batch.history["mask"]
-        items = live[rows[:, :-1].clamp(min=0)]
-        users = self.model.recommender(
-            items, batch.history["types"][:, :-1], batch.history["gaps"][:, :-1], mask[:, :-1]
-        )
+        own = torch.from_numpy(self.group.share(len(rows))).to(rows.device)
+        items = live[rows[own, :-1].clamp(min=0)]
+        with SeededDropout(batch.history["keys"][own]):
+            mine = self.model.recommender(
+                items, batch.history["types"][own, :-1], batch.history["gaps"][own, :-1], mask[own, :-1]
+            )
+        users = self.group.collect(mine, len(rows))
         return next_item_loss(users, live, rows[:, 1:], mask[:, 1:], self.scale("recommend"))

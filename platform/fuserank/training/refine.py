@@ -17,6 +17,7 @@ from fuserank import config
 from fuserank.models.fused import FusedModel
 from fuserank.training.cached import CachedTable, encode_all
 from fuserank.training.data import Inputs, RankingData
+from fuserank.training.group import ALONE
 from fuserank.training.loop import make_fit, run_epoch
 from fuserank.training.supervised import Splits, Supervised
 from fuserank.training.validate import Validation
@@ -31,7 +32,7 @@ def refine(job: Supervised, log: Callable[[int, int, dict[str, float]], Any]) ->
     Leaves in the model the best weights by validation nDCG@10, those it came with included (`keep: last`: the last).
 
     Args:
-        job: the finished training; its model changes.
+        job: the finished training; its model changes. Every worker of its group calls this.
         log: called with (steps done, steps, metrics) at every validation.
 
     Returns:
@@ -42,9 +43,10 @@ def refine(job: Supervised, log: Callable[[int, int, dict[str, float]], Any]) ->
     heads = copy.copy(job)
     heads.experiment = config.update(job.experiment, {f"train.{name}": value for name, value in sets.items()})
     heads.splits, heads.cached, heads.catalogue = _cached(job), True, None
+    heads.group = ALONE  # every worker does all of this, alike: it is short
     heads.weights = job.weights | {"align": 0.0}  # it has brought the modalities together, and costs most by far here
     heads.objective = copy.copy(job.objective)
-    heads.objective.weights = heads.weights
+    heads.objective.weights, heads.objective.group = heads.weights, heads.group
     inside = {id(p) for p in job.model.encoders.parameters()}
     moved = [p for p in job.objective.parameters() if id(p) not in inside]
     rounds = math.ceil(options.steps / heads.splits.train.steps(options.products))  # over the training products
@@ -101,4 +103,4 @@ def _cached(job: Supervised) -> Splits:
 def _outputs(job: Supervised, table: Inputs, rows: np.ndarray) -> CachedTable:
     mask = np.zeros_like(table.mask)
     mask[rows] = table.mask[rows]
-    return CachedTable(table.ids, mask, encode_all(job.model, table, mask, job.device))
+    return CachedTable(table.ids, mask, encode_all(job.model, table, mask, job.device, job.group))

@@ -4,7 +4,7 @@ Reads preprocess/ (features, judgments, events) and pretrain/ (encoder weights);
 whole training state, and at the end the exported model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ from fuserank.models.build import build_model
 from fuserank.models.checkpoint import load_weights
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
+from fuserank.training.augment import MODALITIES as MODALITY_STREAM
 from fuserank.training.augment import drop_tokens, views
 from fuserank.training.bank import Bank
 from fuserank.training.calibrate import calibrate
-from fuserank.training.data import Batch, Inputs, RankingData, judgments_of
+from fuserank.training.data import Batch, Inputs, Judgments, RankingData, Side, judgments_of
 from fuserank.training.encode import encode_table
+from fuserank.training.group import ALONE, Group
 from fuserank.training.loop import Fit, make_fit, run_epoch
+from fuserank.training.noise import keys, uniform
 from fuserank.training.objective import Objective
 from fuserank.training.validate import Validation
 
@@ -86,7 +89,9 @@ def _column(file: Path, name: str, count: int) -> np.ndarray:
 
 
 def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path | None) -> FusedModel:
-    """The config's model with pre-trained encoders where `pretrained` holds them (`<modality>.safetensors`)."""
+    """The config's model, with what `pretrained` holds of it: encoders (`<modality>.safetensors`), projections
+    (`<modality>.projection.safetensors`) and the recommender, of which only what fits is taken: its ends belong to one
+    kind of fusion."""
     settings = Featurizer.load(preprocess).settings
     model = build_model(
         experiment.encoders,
@@ -96,10 +101,26 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
         settings.mels,
         list(settings.price_edges),
     )
+    if pretrained is None:
+        return model
     for modality in model.modalities:
-        if pretrained is not None and (file := pretrained / f"{modality}.safetensors").is_file():
+        if (file := pretrained / f"{modality}.safetensors").is_file():
             load_weights(model.encoders[modality], file)
+        if (file := pretrained / f"{modality}.projection.safetensors").is_file():
+            load_weights(model.projections[modality], file)
+            model.calibrated.add(modality)
+    if model.recommender is not None and (file := pretrained / "recommender.safetensors").is_file():
+        load_weights(model.recommender, file, fitting=True)
     return model
+
+
+def calibrate_fresh(model: FusedModel, products: Inputs, rows: np.ndarray, seed: int) -> None:
+    """`calibrate` from products alone, where there may be no query yet; the projections are not measured again."""
+    columns = [MODALITIES.index(m) for m in model.modalities]
+    none = np.zeros(0, np.int64)
+    nobody = Judgments(none, none, none.astype(np.float64), 0, len(products.ids))
+    calibrate(model, RankingData(products, products, nobody, rows, none, model.modalities, columns), seed)
+    model.calibrated |= set(model.modalities)
 
 
 def adapt_encoders(model: FusedModel, encoders: config.Encoders, steps: int) -> dict[str, Adaptation]:
@@ -126,7 +147,8 @@ def new_fit(objective: Objective, train: config.Train, steps: int) -> Fit:
     groups = [{"params": rest, "lr": train.learning_rate}]
     if encoders:
         groups.append({"params": encoders, "lr": train.encoder_learning_rate})
-    return make_fit(objective, groups, steps, train.warmup, train.weight_decay)
+    scaler = torch.GradScaler(next(objective.parameters()).device.type) if train.precision == "float16" else None
+    return make_fit(objective, groups, steps, train.warmup, train.weight_decay, train.schedule, scaler)
 
 
 @torch.inference_mode()
@@ -156,6 +178,7 @@ class Supervised:
         device: torch.device,
         cached: bool = False,
         adaptations: Mapping[str, Adaptation] | None = None,
+        group: Group = ALONE,
     ):
         loss, fusion = experiment.loss, experiment.fusion
         self.experiment, self.splits, self.device, self.cached = experiment, splits, device, cached
@@ -165,10 +188,21 @@ class Supervised:
             self.weights["orthogonal"] = ORTHOGONAL
         self.model = model.to(device)
         calibrate(self.model, splits.train, experiment.seed)
+        self.group = group
         self.objective = Objective(
-            model, self.weights, loss.temperature, fusion.modality_dropout, list(self.adaptations.values())
+            model,
+            self.weights,
+            loss.temperature,
+            fusion.modality_dropout,
+            list(self.adaptations.values()),
+            group,
+            experiment.train.accumulate,
         ).to(device)
         self.catalogue: tuple[Tensor, Tensor] | None = None
+        self.bank: Bank | None = None
+        self.table: Tensor | None = None
+        self._moving: tuple[np.ndarray, Side] | None = None  # the step's products, until the bank has them
+        self.kept: dict[str, Any] = {}  # what an interrupted epoch had made, for its first batch
 
     def refresh(self) -> Tensor:
         """Fused vectors of the whole catalogue for the recommender; an empty table where there is none to train."""
@@ -177,60 +211,83 @@ class Supervised:
             return torch.zeros(0, self.model.out_width, device=self.device)
         if self.catalogue is None:
             rows = np.arange(len(train.products.ids))
-            self.catalogue = encode_table(self.model, train.products, rows, self.splits.columns, "product", self.device)
+            self.catalogue = encode_table(
+                self.model, train.products, rows, self.splits.columns, "product", self.device, group=self.group
+            )
         return fused_table(self.model, self.catalogue, self.device).clone()
 
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-        """Forward arguments of one epoch."""
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """Forward arguments of one epoch, from step `start` on (what `remembered` held must be in `kept` then)."""
         options, seed = self.experiment.train, self.experiment.seed
-        table = self.refresh()
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 1009 + rank)
-        data = self.splits.train
-        bank = Bank(self.model, data, options.bank, self.device, (seed, epoch, rank, 5)) if options.bank else None
+        data, kept = self.splits.train, self.kept
+        self.table = table = kept["table"].to(self.device) if "table" in kept else self.refresh()
+        self.bank = (
+            Bank(self.model, data, options.bank, self.device, (seed, epoch, 5), self.group, kept.get("bank"))
+            if options.bank
+            else None
+        )
+        self.kept = {}
         for batch in data.epoch(
-            epoch, seed, options.batch_size, options.positives, options.queries, options.sequences, rank, world
+            epoch, seed, options.batch_size, options.positives, options.queries, options.sequences, self.group, start
         ):
-            if not self.cached and "image" in batch.products.inputs:
-                inputs = batch.products.inputs["image"][1]
-                inputs["pixels"] = views(inputs["pixels"], generator)
-            if not self.cached and options.token_dropout > 0:
-                for side in (batch.products, batch.queries):
-                    if "text" in side.inputs:
-                        inputs = side.inputs["text"][1]
-                        mask = drop_tokens(inputs["attention_mask"], options.token_dropout, generator)
-                        inputs["attention_mask"] = mask
-            rows = batch.rows.numpy()
-            if bank is not None:
-                others, batch.bank = bank.beside(rows)
+            if not self.cached:
+                self._augment(batch)
+            rows, noise = batch.rows.numpy(), [batch.products.keys]
+            if self.bank is not None:
+                others, batch.bank = self.bank.beside(rows)
                 grades = torch.from_numpy(data.judgments.matrix(batch.query_rows, others))
                 batch.grades = torch.cat([batch.grades, grades], 1)
-            dropped = torch.rand(batch.grades.shape[1], len(data.modalities), generator=generator)
-            batch.products, batch.queries = batch.products.to(self.device), batch.queries.to(self.device)
-            batch.grades, batch.rows = batch.grades.to(self.device), batch.rows.to(self.device)
-            batch.history = {k: v.to(self.device) for k, v in batch.history.items()}
+                noise.append(keys(torch.from_numpy(others), seed, epoch, int(rows[0]), 3))
+            dropped = uniform(torch.cat(noise), MODALITY_STREAM, len(data.modalities))  # type: ignore[arg-type]
+            self._moving = (rows, batch.to(self.device).products)
             yield batch, table, dropped.to(self.device)
-            if bank is not None:
-                bank.update(rows, batch.products, self.objective.encoded)
+            self._settle()
 
-    def epoch(self, fit: Fit, rank: int = 0, world: int = 1) -> dict[str, float]:
-        """Train one epoch and validate; returns mean losses and validation metrics (`ndcg@10` …)."""
+    def _augment(self, batch: Batch) -> None:
+        """Random views of pictures and gaps in texts."""
+        share = self.experiment.train.token_dropout
+        for side in (batch.products, batch.queries):
+            if "image" in side.inputs and side is batch.products:
+                inputs = side.inputs["image"][1]
+                inputs["pixels"] = views(inputs["pixels"], side.own_keys("image"))  # type: ignore[arg-type]
+            if "text" in side.inputs and share > 0:
+                inputs = side.inputs["text"][1]
+                inputs["attention_mask"] = drop_tokens(inputs["attention_mask"], share, side.own_keys("text"))  # type: ignore[arg-type]
+
+    def _settle(self) -> None:
+        """After a step: what the encoders said of its products goes into the bank, once."""
+        if self.bank is not None and self._moving is not None:
+            self.bank.update(*self._moving, self.objective.encoded)
+        self._moving = None
+
+    def remembered(self) -> dict[str, Any]:
+        """What the epoch under way has made and cannot be made again: the catalogue's vectors and the bank."""
+        return ({} if self.table is None else {"table": self.table}) | (
+            {} if self.bank is None else {"bank": dict(self.bank.hidden)}
+        )
+
+    def epoch(self, fit: Fit, after_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Train the rest of an epoch and validate; returns mean losses and validation metrics (`ndcg@10` …)."""
         options = self.experiment.train
 
-        def after_step(_: int) -> None:
+        def stepped() -> None:
+            self._settle()
             for adaptation in self.adaptations.values():
                 adaptation.after_step(fit.schedule.last_epoch)
+            if after_step is not None:
+                after_step()
 
-        batches = self.batches(fit.epoch, rank, world)
+        batches = self.batches(fit.epoch, fit.step)
         metrics = run_epoch(
-            fit, batches, self.weights, self.device, options.precision, options.clip, after_step=after_step
+            fit, batches, self.weights, self.device, options.precision, options.clip, after_step=stepped
         )
         self.catalogue = None
-        return metrics | self.validate() if rank == 0 else metrics
+        return metrics | self.validate()
 
     def validate(self) -> dict[str, float]:
         """nDCG@10 of the fused score (`ndcg@10`) and of each modality alone, on the validation split."""
         self.refresh()  # encodes the catalogue once, for this and for the next epoch
-        return self.splits.validation.score(self.model, self.device, self.catalogue)
+        return self.splits.validation.score(self.model, self.device, self.catalogue, self.group)
 
 
 def describe(model: FusedModel) -> dict[str, Any]:

@@ -13,7 +13,9 @@ def test_shares() -> None:
     ids = torch.randint(5, VOCABULARY, (400, 50), generator=torch.Generator().manual_seed(0))
     special = torch.zeros_like(ids, dtype=torch.bool)
     special[:, 0] = special[:, 40:] = True
-    corrupted, chosen = mask_tokens(ids, special, MASK, VOCABULARY, torch.Generator().manual_seed(1))
+    corrupted, chosen = mask_tokens(
+        ids, special, MASK, VOCABULARY, torch.rand(3, *ids.shape, generator=torch.Generator().manual_seed(1))
+    )
     assert not chosen[special].any()
     assert torch.equal(corrupted[~chosen], ids[~chosen])
     count = int(chosen.sum())
@@ -26,11 +28,16 @@ def test_shares() -> None:
     assert len(corrupted[other].unique()) > 0.8 * VOCABULARY
 
 
-def test_the_generator_decides() -> None:
+def test_the_draws_decide() -> None:
     ids, special = torch.arange(5, 45).view(2, 20), torch.zeros(2, 20, dtype=torch.bool)
-    draws = [mask_tokens(ids, special, MASK, VOCABULARY, torch.Generator().manual_seed(s), 0.5)[0] for s in (7, 7, 8)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+    draws = torch.full((3, 2, 20), 0.99)
+    draws[0, 0, :4] = 0.1  # four tokens are chosen: one hidden, one at random, two stay
+    draws[1, 0, :4] = torch.tensor([0.79, 0.95, 0.85, 0.8])
+    draws[2, 0, 1] = 0.5
+    corrupted, chosen = mask_tokens(ids, special, MASK, VOCABULARY, draws)
+    assert chosen.nonzero().tolist() == [[0, 0], [0, 1], [0, 2], [0, 3]]
+    assert corrupted[0, :5].tolist() == [MASK, 25, 7, 8, 9]
+    assert torch.equal(corrupted[1], ids[1])
 
 
 def test_loss_against_numpy() -> None:
@@ -38,6 +45,7 @@ def test_loss_against_numpy() -> None:
     values = logits.numpy().astype(np.float64)
     expected = np.mean([np.log(np.exp(row).sum()) - row[t] for row, t in zip(values, targets, strict=True)])
     assert masked_language_loss(logits, targets).item() == pytest.approx(expected, abs=1e-5)
+    assert masked_language_loss(logits, targets, 3).item() == pytest.approx(2 * expected, abs=1e-5)
 
 
 def test_nothing_chosen() -> None:

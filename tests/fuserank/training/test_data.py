@@ -11,6 +11,7 @@ import torch
 from fuserank.features.table import FeatureTable
 from fuserank.records.schema import JUDGMENT, MODALITIES
 from fuserank.training.data import Batch, Judgments, RankingData, gather, judgments_of
+from fuserank.training.group import Group
 from fuserank.training.supervised import open_splits
 
 KNOWN = {(0, 1): 2.0, (0, 4): 1.0, (2, 1): 3.0, (2, 2): 1.0, (2, 5): 1.0, (3, 0): 0.5}
@@ -114,16 +115,32 @@ def test_seed_and_epoch_decide(data: RankingData) -> None:
     assert rows_of(epoch(data, 3, seed=1)) != rows_of(first)
 
 
-def test_ranks_partition_the_batch(data: RankingData) -> None:
+def test_workers_share_the_encoding_of_one_batch(data: RankingData) -> None:
     whole = epoch(data, 0)
-    shares = [epoch(data, 0, rank=rank, world=3) for rank in range(3)]
+    shares = [epoch(data, 0, group=Group(rank, 3)) for rank in range(3)]
     for step, batch in enumerate(whole):
         mine = [share[step] for share in shares]
-        assert sorted(r for part in mine for r in part.rows.tolist()) == batch.rows.tolist()
-        assert sum(len(part.history["rows"]) for part in mine) == len(batch.history["rows"]) == 6
-        assert all(part.grades.shape[0] == batch.grades.shape[0] for part in mine)
-        columns = {row: part.grades[:, i] for part in mine for i, row in enumerate(part.rows.tolist())}
-        assert torch.equal(torch.stack([columns[r] for r in batch.rows.tolist()], 1), batch.grades)
+        for part in mine:  # all see the whole of it
+            assert torch.equal(part.rows, batch.rows)
+            assert torch.equal(part.grades, batch.grades)
+            assert torch.equal(part.products.mask, batch.products.mask)
+            assert torch.equal(part.products.keys, batch.products.keys)
+            assert torch.equal(part.history["rows"], batch.history["rows"])
+        for modality, (places, inputs) in batch.products.inputs.items():
+            count = len(places)
+            for name, values in inputs.items():
+                parts = [part.products.inputs[modality][1][name] for part in mine]
+                assert {len(part) for part in parts} == {-(-count // 3)}  # as many on each
+                assert torch.equal(torch.stack(parts, 1).flatten(0, 1)[:count], values)
+
+
+def test_an_epoch_goes_on_from_any_step(data: RankingData) -> None:
+    whole = epoch(data, 2)
+    for start in range(len(whole) + 1):
+        rest = epoch(data, 2, start=start)
+        assert [b.rows.tolist() for b in rest] == [b.rows.tolist() for b in whole[start:]]
+        assert all(torch.equal(a.grades, b.grades) for a, b in zip(rest, whole[start:], strict=True))
+        assert all(torch.equal(a.products.keys, b.products.keys) for a, b in zip(rest, whole[start:], strict=True))
 
 
 def test_grades_and_queries_of_a_batch(data: RankingData) -> None:

@@ -32,11 +32,12 @@ def fit_of(steps: int, warmup: float = 0.0, lr: float = 0.1):
 def test_it_learns_and_reports_means() -> None:
     fit = fit_of(60)
     seen: list[int] = []
-    first = run_epoch(fit, [(1.0, 3.0), (2.0, 6.0)], {"square": 1.0, "rare": 0.5}, CPU, "float32", 10.0, seen.append)
+    batches, weights = [(1.0, 3.0), (2.0, 6.0)], {"square": 1.0, "rare": 0.5}
+    first = run_epoch(fit, batches, weights, CPU, "float32", 10.0, lambda: seen.append(fit.step))
     assert first["rare"] == 6  # the mean over the steps that had it
     assert first["square"] == pytest.approx((9 + (0.1 * 2 - 6) ** 2) / 2, rel=1e-3)
     assert first["loss"] == pytest.approx(first["square"] + 0.5 * 6 / 2, rel=1e-5)
-    assert seen == [0, 1]
+    assert seen == [1, 2]
     for _ in range(29):
         last = run_epoch(fit, [(1.0, 3.0), (2.0, 6.0)], {"square": 1.0, "rare": 0.5}, CPU, "float32", 10.0)
     assert fit.epoch == 30

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+from fuserank.config import Tracking
 from fuserank.training.tracking import Tracker
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:
     for epoch in (1, 2):
-        tracker = Tracker(tmp_path / "out", "train", tensorboard=False)
+        tracker = Tracker(tmp_path / "out", "train", Tracking(tensorboard=False))
         tracker.log(epoch, 2, {"loss": 0.123456789, "ndcg@10": 0.5})
         tracker.close()
     lines = [json.loads(line) for line in (tmp_path / "out" / "history.jsonl").read_text().splitlines()]
@@ -17,7 +18,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
 
 
 def test_tensorboard(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, "train", tensorboard=True)
+    tracker = Tracker(tmp_path, "train", Tracking(tensorboard=True))
     tracker.log(1, 1, {"loss": 1.0})
     tracker.close()
     (file,) = (tmp_path / "tensorboard" / "train").iterdir()

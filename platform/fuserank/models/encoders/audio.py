@@ -10,6 +10,7 @@ class AudioEncoder(nn.Module):
     def __init__(self, mels: int, channels: int):
         super().__init__()
         self.width = 4 * channels
+        self.channels, self.stride = 2 * channels, 8  # of the features over time; one a `stride` frames
         blocks: list[nn.Module] = []
         incoming = mels
         for outgoing in (channels, 2 * channels, 2 * channels):
@@ -21,8 +22,12 @@ class AudioEncoder(nn.Module):
             incoming = outgoing
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def over_time(self, mel: Tensor) -> Tensor:
+        """[B, mels, frames] → [B, channels, ceil(frames / stride)]."""
         level = mel.mean((1, 2), keepdim=True)  # loudness is the microphone's, not the word's
         spread = mel.std((1, 2), keepdim=True).clamp(min=1e-3)
-        over_time = self.blocks((mel - level) / spread)  # [B, C, frames / 8]
-        return torch.cat([over_time.mean(2), over_time.amax(2)], 1)
+        return self.blocks((mel - level) / spread)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        told = self.over_time(mel)
+        return torch.cat([told.mean(2), told.amax(2)], 1)

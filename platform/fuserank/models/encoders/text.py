@@ -61,9 +61,11 @@ class TextEncoder(nn.Module):
 class MaskedLanguageHead(nn.Module):
     """[B, T, H] → token logits with the input embeddings as output weights (tied, as in BERT)."""
 
-    def __init__(self, hidden: int, vocabulary: int):
+    def __init__(self, hidden: int, vocabulary: int, embedded: int | None = None):
+        """embedded: width of the input embeddings where it is not `hidden`."""
         super().__init__()
-        self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden))
+        width = embedded or hidden
+        self.transform = nn.Sequential(nn.Linear(hidden, width), nn.GELU(), nn.LayerNorm(width))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
