@@ -30,7 +30,8 @@ def _index(experiment: Experiment, folder: Path) -> dict:
     from fuserank.models.checkpoint import load_model, save_weights
     from fuserank.retrieval.generation import write_generation
     from fuserank.training.encode import encode_table
-    from fuserank.training.supervised import fused_table, open_splits
+    from fuserank.training.splits import open_splits
+    from fuserank.training.supervised import fused_table
 
     preprocess = stage_folder(experiment, "preprocess")
     trained = stage_folder(experiment, "train") / "model"

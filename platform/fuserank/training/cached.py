@@ -22,7 +22,9 @@ from fuserank.training.data import Inputs
 from fuserank.training.encode import encode_chunks
 from fuserank.training.group import ALONE, Group
 from fuserank.training.loop import make_fit
-from fuserank.training.supervised import Supervised, new_model, open_splits
+from fuserank.training.splits import open_splits
+from fuserank.training.start import new_model
+from fuserank.training.supervised import Supervised
 
 SIDES = {"product": "features", "query": "query_features.parquet"}
 

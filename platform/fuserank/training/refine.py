@@ -19,7 +19,8 @@ from fuserank.training.cached import CachedTable, encode_all
 from fuserank.training.data import Inputs, RankingData
 from fuserank.training.group import ALONE
 from fuserank.training.loop import make_fit, run_epoch
-from fuserank.training.supervised import Splits, Supervised
+from fuserank.training.splits import Splits
+from fuserank.training.supervised import Supervised
 from fuserank.training.validate import Validation
 
 LOOKS = 5  # validations on the way

@@ -5,138 +5,28 @@ whole training state, and at the end the exported model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from fuserank import config
-from fuserank.features.featurizer import Featurizer
-from fuserank.features.table import FeatureTable
-from fuserank.feedback.sequences import training_histories
-from fuserank.models.adapt import Adaptation, adapt
-from fuserank.models.build import build_model
-from fuserank.models.checkpoint import load_weights
+from fuserank.models.adapt import Adaptation
 from fuserank.models.fused import FusedModel
-from fuserank.records.schema import MODALITIES
 from fuserank.training.augment import MODALITIES as MODALITY_STREAM
 from fuserank.training.augment import drop_tokens, views
 from fuserank.training.bank import Bank
 from fuserank.training.calibrate import calibrate
-from fuserank.training.data import Batch, Inputs, Judgments, RankingData, Side, judgments_of
+from fuserank.training.data import Batch, Side
 from fuserank.training.encode import encode_table
 from fuserank.training.group import ALONE, Group
 from fuserank.training.loop import Fit, make_fit, run_epoch
 from fuserank.training.noise import keys, uniform
 from fuserank.training.objective import Objective
-from fuserank.training.validate import Validation
+from fuserank.training.splits import Splits
 
 ORTHOGONAL = 0.1  # weight of AdaLoRA's regulariser, as in its paper
-
-
-@dataclass
-class Splits:
-    """Training and validation data over the same tables."""
-
-    train: RankingData
-    validation: Validation
-    columns: list[int]
-
-
-def open_splits(
-    preprocess: Path,
-    modalities: tuple[str, ...],
-    events: int,
-    products: Inputs | None = None,
-    queries: Inputs | None = None,
-) -> Splits:
-    """The splits of a finished `preprocess`.
-
-    Args:
-        modalities: the model's. events: history length for the recommender, 0 for none.
-        products, queries: cached inputs in place of the features (the same rows).
-    """
-    products = products if products is not None else FeatureTable.open(preprocess / "features")
-    queries = queries if queries is not None else FeatureTable.open(preprocess / "query_features.parquet")
-    product_split = _column(preprocess / "products.parquet", "split", len(products.ids))
-    query_split = _column(preprocess / "queries.parquet", "split", len(queries.ids))
-    judgments = judgments_of(pq.read_table(preprocess / "judgments.parquet"), queries.ids, products.ids)
-    columns = [MODALITIES.index(m) for m in modalities]
-    everything = np.arange(len(products.ids))
-
-    def rows(split: str) -> np.ndarray:  # where the split is by query, every product is in the catalogue of each split
-        by_product = any(value is not None for value in product_split)
-        return np.flatnonzero(product_split == split) if by_product else everything
-
-    file = preprocess / "events.parquet"
-    histories = training_histories(pq.read_table(file), products.ids, events) if events and file.is_file() else None
-    asked = {name: np.flatnonzero(query_split == name) for name in ("training", "validation")}
-    train = RankingData(
-        products, queries, judgments, rows("training"), asked["training"], modalities, columns, histories
-    )
-    validation = Validation(products, queries, judgments, rows("validation"), asked["validation"], columns)
-    return Splits(train, validation, columns)
-
-
-def _column(file: Path, name: str, count: int) -> np.ndarray:
-    if not file.is_file():
-        return np.full(count, None, object)
-    return np.array(pq.read_table(file, columns=[name])[name].to_pylist(), object)
-
-
-def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path | None) -> FusedModel:
-    """The config's model, with what `pretrained` holds of it: encoders (`<modality>.safetensors`), projections
-    (`<modality>.projection.safetensors`) and the recommender, of which only what fits is taken: its ends belong to one
-    kind of fusion."""
-    settings = Featurizer.load(preprocess).settings
-    model = build_model(
-        experiment.encoders,
-        experiment.fusion,
-        settings.vocabulary,
-        settings.text_tokens,
-        settings.mels,
-        list(settings.price_edges),
-    )
-    if pretrained is None:
-        return model
-    for modality in model.modalities:
-        if (file := pretrained / f"{modality}.safetensors").is_file():
-            load_weights(model.encoders[modality], file)
-        if (file := pretrained / f"{modality}.projection.safetensors").is_file():
-            load_weights(model.projections[modality], file)
-            model.calibrated.add(modality)
-    if model.recommender is not None and (file := pretrained / "recommender.safetensors").is_file():
-        load_weights(model.recommender, file, fitting=True)
-    return model
-
-
-def calibrate_fresh(model: FusedModel, products: Inputs, rows: np.ndarray, seed: int) -> None:
-    """`calibrate` from products alone, where there may be no query yet; the projections are not measured again."""
-    columns = [MODALITIES.index(m) for m in model.modalities]
-    none = np.zeros(0, np.int64)
-    nobody = Judgments(none, none, none.astype(np.float64), 0, len(products.ids))
-    calibrate(model, RankingData(products, products, nobody, rows, none, model.modalities, columns), seed)
-    model.calibrated |= set(model.modalities)
-
-
-def adapt_encoders(model: FusedModel, encoders: config.Encoders, steps: int) -> dict[str, Adaptation]:
-    """Make each encoder trainable as its `adaptation` says; bottlenecks become part of the model's description.
-
-    Args:
-        steps: of the whole training.
-    """
-    found = {}
-    for modality in model.modalities:
-        settings = getattr(encoders, modality)
-        kind, options = getattr(settings, "adaptation", "full"), getattr(settings, "adapter", config.Adapter())
-        found[modality] = adapt(model.encoders[modality], kind, options, steps)
-        if found[modality].description is not None:
-            model.description["encoders"][modality]["adapter"] = found[modality].description
-    return found
 
 
 def new_fit(objective: Objective, train: config.Train, steps: int) -> Fit:
@@ -288,22 +178,3 @@ class Supervised:
         """nDCG@10 of the fused score (`ndcg@10`) and of each modality alone, on the validation split."""
         self.refresh()  # encodes the catalogue once, for this and for the next epoch
         return self.splits.validation.score(self.model, self.device, self.catalogue, self.group)
-
-
-def describe(model: FusedModel) -> dict[str, Any]:
-    """Trained and total parameters, by part."""
-    parts = {f"encoders.{m}": e for m, e in model.encoders.items()} | {"fusion": model.fusion}
-    if model.recommender is not None:
-        parts["recommender"] = model.recommender
-    counts = {
-        name: {
-            "trained": sum(p.numel() for p in part.parameters() if p.requires_grad),
-            "total": sum(p.numel() for p in part.parameters()),
-        }
-        for name, part in parts.items()
-    }
-    counts["all"] = {
-        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "total": sum(p.numel() for p in model.parameters()),
-    }
-    return counts

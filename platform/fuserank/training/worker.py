@@ -14,8 +14,10 @@ from fuserank.models.fused import FusedModel
 from fuserank.training.loop import Fit
 from fuserank.training.refine import refine
 from fuserank.training.session import Session
+from fuserank.training.splits import open_splits
+from fuserank.training.start import adapt_encoders, describe, new_model
 from fuserank.training.state import WHOLE, capture, load_state, write_state
-from fuserank.training.supervised import Supervised, adapt_encoders, describe, new_fit, new_model, open_splits
+from fuserank.training.supervised import Supervised, new_fit
 from fuserank.training.tracking import Tracker
 
 

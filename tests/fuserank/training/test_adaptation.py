@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from fuserank import config
 from fuserank.models.checkpoint import load_model
 from fuserank.training.encode import encode_table
-from fuserank.training.supervised import Supervised, adapt_encoders, describe, new_fit, new_model, open_splits
+from fuserank.training.splits import open_splits
+from fuserank.training.start import adapt_encoders, describe, new_model
+from fuserank.training.supervised import Supervised, new_fit
 from fuserank.training.worker import export
 
 CPU = torch.device("cpu")

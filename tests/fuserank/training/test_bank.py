@@ -10,7 +10,9 @@ import torch
 from fuserank import config
 from fuserank.training.bank import Bank
 from fuserank.training.data import gather
-from fuserank.training.supervised import Supervised, new_model, open_splits
+from fuserank.training.splits import open_splits
+from fuserank.training.start import new_model
+from fuserank.training.supervised import Supervised
 
 CPU = torch.device("cpu")
 

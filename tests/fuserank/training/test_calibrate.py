@@ -10,7 +10,8 @@ from fuserank import config
 from fuserank.models.fused import FusedModel, Standardize
 from fuserank.training.calibrate import SMALLEST, calibrate
 from fuserank.training.data import RankingData, gather
-from fuserank.training.supervised import new_model, open_splits
+from fuserank.training.splits import open_splits
+from fuserank.training.start import new_model
 
 
 @pytest.fixture

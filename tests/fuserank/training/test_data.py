@@ -12,7 +12,7 @@ from fuserank.features.table import FeatureTable
 from fuserank.records.schema import JUDGMENT, MODALITIES
 from fuserank.training.data import Batch, Judgments, RankingData, gather, judgments_of
 from fuserank.training.group import Group
-from fuserank.training.supervised import open_splits
+from fuserank.training.splits import open_splits
 
 KNOWN = {(0, 1): 2.0, (0, 4): 1.0, (2, 1): 3.0, (2, 2): 1.0, (2, 5): 1.0, (3, 0): 0.5}
 

@@ -9,7 +9,9 @@ import torch
 from fuserank import config
 from fuserank.training import refine as module
 from fuserank.training.refine import refine
-from fuserank.training.supervised import Supervised, new_model, open_splits
+from fuserank.training.splits import open_splits
+from fuserank.training.start import new_model
+from fuserank.training.supervised import Supervised
 
 CPU = torch.device("cpu")
 SETS = {"train.refine.steps": 20, "train.refine.products": 20, "train.refine.learning_rate": 5e-3}

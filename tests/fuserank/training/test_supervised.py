@@ -17,8 +17,10 @@ from fuserank.training.data import Judgments, Side
 from fuserank.training.encode import encode_table, hidden_of
 from fuserank.training.loop import Fit
 from fuserank.training.objective import Objective
+from fuserank.training.splits import open_splits
+from fuserank.training.start import adapt_encoders, describe, new_model
 from fuserank.training.state import load_state, save_state
-from fuserank.training.supervised import Supervised, adapt_encoders, describe, new_fit, new_model, open_splits
+from fuserank.training.supervised import Supervised, new_fit
 from fuserank.training.validate import Validation
 
 CPU = torch.device("cpu")

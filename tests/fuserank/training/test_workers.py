@@ -15,8 +15,10 @@ from fuserank import config
 from fuserank.training.group import ALONE, Group
 from fuserank.training.loop import Fit
 from fuserank.training.session import shard
+from fuserank.training.splits import open_splits
+from fuserank.training.start import adapt_encoders, new_model
 from fuserank.training.state import capture, load_state, write_state
-from fuserank.training.supervised import Supervised, adapt_encoders, new_fit, new_model, open_splits
+from fuserank.training.supervised import Supervised, new_fit
 
 CPU = torch.device("cpu")
 STEPS = 20

@@ -34,8 +34,9 @@ from fuserank.training.pretraining.image import ImageTask
 from fuserank.training.pretraining.task import Task, in_training
 from fuserank.training.pretraining.text import TextTask
 from fuserank.training.session import Session
+from fuserank.training.start import calibrate_fresh, new_model
 from fuserank.training.state import capture, load_state, write_state
-from fuserank.training.supervised import calibrate_fresh, fused_table, new_model
+from fuserank.training.supervised import fused_table
 from fuserank.training.tracking import Tracker
 
 TASKS = ("text", "image", "audio", "cross", "behaviour")

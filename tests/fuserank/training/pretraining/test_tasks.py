@@ -21,7 +21,7 @@ from fuserank.training.pretraining.cross import CrossTask
 from fuserank.training.pretraining.image import ImageTask
 from fuserank.training.pretraining.task import Task, training_rows
 from fuserank.training.pretraining.text import TextTask
-from fuserank.training.supervised import new_model
+from fuserank.training.start import new_model
 
 CPU = torch.device("cpu")
 
@@ -151,12 +151,11 @@ def test_same_texts_are_no_negatives(model: FusedModel, preprocess: Path, produc
     task = CrossTask(model, preprocess, products)
     rows = np.arange(54)
     alike = task._alike(rows)
-    texts = [
-        products.batch([row], "text")["input_ids"].tolist() if products.has("text")[row] else -int(row) for row in rows
-    ]
+    known = products.has("text")
+    texts = [products.batch([row], "text")["input_ids"].tolist() if known[row] else -int(row) for row in rows]
     for one in rows:
         for two in rows:
-            assert alike[one, two] == (texts[one] == texts[two] and products.has("text")[one])
+            assert alike[one, two] == (texts[one] == texts[two] and known[one])
 
 
 def test_masked_items(model: FusedModel, preprocess: Path, products: FeatureTable) -> None:
@@ -200,7 +199,7 @@ def test_what_a_task_leaves_is_where_training_starts(
 ) -> None:
     from fuserank.models.checkpoint import save_weights
     from fuserank.training.calibrate import calibrate
-    from fuserank.training.supervised import open_splits
+    from fuserank.training.splits import open_splits
 
     tasks = [worker.make_task(name, model, preprocess, products, events=4) for name in ("cross", "behaviour")]
     for task in tasks:

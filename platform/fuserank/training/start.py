@@ -1,0 +1,86 @@
+"""The model that training starts from: built, loaded with what `pretrain` left, and made trainable as told."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuserank import config
+from fuserank.features.featurizer import Featurizer
+from fuserank.models.adapt import Adaptation, adapt
+from fuserank.models.build import build_model
+from fuserank.models.checkpoint import load_weights
+from fuserank.models.fused import FusedModel
+from fuserank.records.schema import MODALITIES
+from fuserank.training.calibrate import calibrate
+from fuserank.training.data import Inputs, Judgments, RankingData
+
+
+def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path | None) -> FusedModel:
+    """The config's model, with what `pretrained` holds of it: encoders (`<modality>.safetensors`), projections
+    (`<modality>.projection.safetensors`) and the recommender, of which only what fits is taken: its ends belong to one
+    kind of fusion."""
+    settings = Featurizer.load(preprocess).settings
+    model = build_model(
+        experiment.encoders,
+        experiment.fusion,
+        settings.vocabulary,
+        settings.text_tokens,
+        settings.mels,
+        list(settings.price_edges),
+    )
+    if pretrained is None:
+        return model
+    for modality in model.modalities:
+        if (file := pretrained / f"{modality}.safetensors").is_file():
+            load_weights(model.encoders[modality], file)
+        if (file := pretrained / f"{modality}.projection.safetensors").is_file():
+            load_weights(model.projections[modality], file)
+            model.calibrated.add(modality)
+    if model.recommender is not None and (file := pretrained / "recommender.safetensors").is_file():
+        load_weights(model.recommender, file, fitting=True)
+    return model
+
+
+def calibrate_fresh(model: FusedModel, products: Inputs, rows: np.ndarray, seed: int) -> None:
+    """`calibrate` from products alone, where there may be no query yet; the projections are not measured again."""
+    columns = [MODALITIES.index(m) for m in model.modalities]
+    none = np.zeros(0, np.int64)
+    nobody = Judgments(none, none, none.astype(np.float64), 0, len(products.ids))
+    calibrate(model, RankingData(products, products, nobody, rows, none, model.modalities, columns), seed)
+    model.calibrated |= set(model.modalities)
+
+
+def adapt_encoders(model: FusedModel, encoders: config.Encoders, steps: int) -> dict[str, Adaptation]:
+    """Make each encoder trainable as its `adaptation` says; bottlenecks become part of the model's description.
+
+    Args:
+        steps: of the whole training.
+    """
+    found = {}
+    for modality in model.modalities:
+        settings = getattr(encoders, modality)
+        kind, options = getattr(settings, "adaptation", "full"), getattr(settings, "adapter", config.Adapter())
+        found[modality] = adapt(model.encoders[modality], kind, options, steps)
+        if found[modality].description is not None:
+            model.description["encoders"][modality]["adapter"] = found[modality].description
+    return found
+
+
+def describe(model: FusedModel) -> dict[str, Any]:
+    """Trained and total parameters, by part."""
+    parts = {f"encoders.{m}": e for m, e in model.encoders.items()} | {"fusion": model.fusion}
+    if model.recommender is not None:
+        parts["recommender"] = model.recommender
+    counts = {
+        name: {
+            "trained": sum(p.numel() for p in part.parameters() if p.requires_grad),
+            "total": sum(p.numel() for p in part.parameters()),
+        }
+        for name, part in parts.items()
+    }
+    counts["all"] = {
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "total": sum(p.numel() for p in model.parameters()),
+    }
+    return counts
