@@ -16,14 +16,20 @@ class PretrainTask(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
 
+class OptionalTask(PretrainTask):
+    """A self-supervised task that is off unless asked for."""
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+
+
 class Pretrain(Section):
     """Self-supervision before any judgment is seen, in this order; what a task leaves, the next one starts from."""
 
     text: PretrainTask = PretrainTask()  # masked language
     image: PretrainTask = PretrainTask()  # contrast of two views
-    audio: PretrainTask = PretrainTask(epochs=0)  # masked spectrogram
-    cross: PretrainTask = PretrainTask(epochs=0)  # contrast between the modalities of one product
-    behaviour: PretrainTask = PretrainTask(epochs=0)  # masked items of histories, for the recommender
+    audio: OptionalTask = OptionalTask()  # masked spectrogram
+    cross: OptionalTask = OptionalTask()  # contrast between the modalities of one product
+    behaviour: OptionalTask = OptionalTask()  # masked items of histories, for the recommender
 
 
 class Refine(Section):

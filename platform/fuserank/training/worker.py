@@ -40,6 +40,8 @@ def train_worker(values: dict[str, Any]) -> None:
     adaptations = adapt_encoders(model, experiment.encoders, steps)
     counts = describe(model)
     job = Supervised(model, splits, experiment, session.device, adaptations=adaptations, group=session.group)
+    if options.compile:
+        compile_encoders(model)
     module, sharded = session.spread(job.objective, model.encoders, options.strategy)
     fit = new_fit(job.objective, options, steps)
     fit.module, fit.sharded = module, sharded
@@ -94,6 +96,13 @@ def train_worker(values: dict[str, Any]) -> None:
 
     report = {"epoch": fit.epoch, "best_epoch": best["epoch"], "best": score, "parameters": counts}
     session.report(report, write)
+
+
+def compile_encoders(model: FusedModel) -> None:
+    """Compile every text and image network in place; names of weights stay as they are."""
+    for encoder in model.encoders.values():
+        if isinstance(backbone := getattr(encoder, "backbone", None), nn.Module):
+            backbone.compile(dynamic=True)
 
 
 def _stalled(fit: Fit, best: dict[str, Any], options: config.Train) -> bool:
