@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fuserank.artifacts import run_stage, stage_folder
 from fuserank.config import Experiment
+from workloads.encoding import encode_frozen
 from workloads.progress import follow, say
 from workloads.trainer import run_trainer
 
@@ -24,6 +25,9 @@ def run(experiment: Experiment) -> dict:
             "pretrain": str(stage_folder(experiment, "pretrain") / "checkpoint"),
             "out": str(folder),
         }
+        if frozen := tuple(m for m, encoder in experiment.encoders if getattr(encoder, "adaptation", "") == "frozen"):
+            encode_frozen(experiment, frozen, folder / "cache")
+            values |= {"frozen": frozen, "cache": str(folder / "cache")}
         with follow(folder, "train"):
             metrics = run_trainer(train_worker, values, folder, experiment.train, workers=experiment.train.workers)
         shutil.rmtree(folder / "model", ignore_errors=True)

@@ -4,7 +4,7 @@
 `train_on_cache` is what one trial of the search runs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,21 @@ class CachedTable:
 
 
 def encode_all(
-    model: FusedModel, table: Inputs, mask: np.ndarray, device: torch.device, group: Group = ALONE
+    model: FusedModel,
+    table: Inputs,
+    mask: np.ndarray,
+    device: torch.device,
+    group: Group = ALONE,
+    modalities: tuple[str, ...] | None = None,
 ) -> dict[str, np.ndarray]:
     """Encoder outputs by modality, float16 [rows with it, H]; the model is put in evaluation mode for it.
 
     Args:
         mask: bool [N, M] in MODALITIES order: what to encode, part of the table's own mask.
-        group: the workers that share the encoding.
+        group: the workers that share the encoding. modalities: which, all by default.
     """
     found = {}
-    for modality in model.modalities:
+    for modality in modalities or model.modalities:
         column = MODALITIES.index(modality)
         rows = np.flatnonzero(mask[:, column])
         chunks = encode_chunks(model, table, rows, (modality,), [column], device, group=group)
@@ -68,30 +73,82 @@ def encode_all(
     return found
 
 
+class Overlay:
+    """Features, with cached encoder outputs in place of some modalities' (satisfies training.data.Inputs)."""
+
+    def __init__(self, table: FeatureTable, cache: CachedTable, modalities: Collection[str]):
+        self.table, self.cache, self.modalities = table, cache, frozenset(modalities)
+        self.ids, self.mask = table.ids, table.mask
+
+    def batch(self, rows: np.ndarray, modality: str) -> Mapping[str, Tensor]:
+        return (self.cache if modality in self.modalities else self.table).batch(rows, modality)
+
+
+class FrozenEncoders:
+    """The encoders that training starts from, for the rows of a finished `preprocess`."""
+
+    def __init__(self, experiment: config.Experiment, modalities: tuple[str, ...] | None = None):
+        """
+        Args:
+            modalities: which; all of the model's by default.
+
+        Raises:
+            MissingStageError: preprocess or pretrain has not finished.
+        """
+        preprocess = stage_folder(experiment, "preprocess")
+        pretrained = stage_folder(experiment, "pretrain") / "checkpoint"
+        torch.manual_seed(experiment.seed)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = new_model(experiment, preprocess, pretrained).to(self.device).eval()
+        self.modalities = modalities or self.model.modalities
+        self.tables = {side: FeatureTable.open(preprocess / file) for side, file in SIDES.items()}
+
+    def encode(self, side: str, begin: int = 0, end: int | None = None) -> dict[str, np.ndarray]:
+        """Outputs by modality of rows begin … end, float16 [rows with it, H]; no rows give [0, H]."""
+        table = self.tables[side]
+        rows = slice(begin, end)
+        mask = np.zeros_like(table.mask)
+        mask[rows] = table.mask[rows]
+        found = encode_all(self.model, table, mask, self.device, modalities=self.modalities)
+        none = {m: np.zeros((0, self.model.encoders[m].width), np.float16) for m in self.modalities}  # type: ignore[arg-type]
+        return none | found
+
+
+def write_index(preprocess: Path, folder: Path) -> dict[str, np.ndarray]:
+    """Ids and mask of both sides into `folder`; returns the masks, bool [N, M], by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    masks = {}
+    for side, file in SIDES.items():
+        table = FeatureTable.open(preprocess / file)
+        np.save(folder / f"{side}_ids.npy", np.array(table.ids))
+        np.save(folder / f"{side}_mask.npy", table.mask)
+        masks[side] = table.mask
+    return masks
+
+
 def build_cache(experiment: config.Experiment, folder: Path) -> None:
     """Run the pre-trained encoders of a finished `pretrain` once over all products and queries.
 
     Raises:
         MissingStageError: preprocess or pretrain has not finished.
     """
-    preprocess = stage_folder(experiment, "preprocess")
-    pretrained = stage_folder(experiment, "pretrain") / "checkpoint"
-    torch.manual_seed(experiment.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = new_model(experiment, preprocess, pretrained).to(device).eval()
-    folder.mkdir(parents=True, exist_ok=True)
-    for side, file in SIDES.items():
-        table = FeatureTable.open(preprocess / file)
-        for modality, hidden in encode_all(model, table, table.mask, device).items():
-            np.save(folder / f"{side}_{modality}.npy", hidden)
-        np.save(folder / f"{side}_mask.npy", table.mask)
-        np.save(folder / f"{side}_ids.npy", np.array(table.ids))
+    encoders = FrozenEncoders(experiment)
+    write_index(stage_folder(experiment, "preprocess"), folder)
+    for side in SIDES:
+        for modality, hidden in encoders.encode(side).items():
+            if len(hidden):
+                np.save(folder / f"{side}_{modality}.npy", hidden)
 
 
 def open_cache(folder: Path, side: str) -> CachedTable:
     """One side of what `build_cache` wrote."""
     hidden = {m: np.load(file) for m in MODALITIES if (file := folder / f"{side}_{m}.npy").is_file()}
     return CachedTable(np.load(folder / f"{side}_ids.npy").tolist(), np.load(folder / f"{side}_mask.npy"), hidden)
+
+
+def open_overlay(preprocess: Path, folder: Path, side: str, modalities: Collection[str]) -> Overlay:
+    """The features of a side with the cache of `folder` in place of these modalities."""
+    return Overlay(FeatureTable.open(preprocess / SIDES[side]), open_cache(folder, side), modalities)
 
 
 def train_on_cache(

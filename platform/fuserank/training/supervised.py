@@ -134,14 +134,12 @@ class Supervised:
             self._settle()
 
     def _augment(self, batch: Batch) -> None:
-        """Random views of pictures and gaps in texts."""
+        """Random views of pictures and gaps in texts; outputs of frozen encoders stay as they are."""
         share = self.experiment.train.token_dropout
         for side in (batch.products, batch.queries):
-            if "image" in side.inputs and side is batch.products:
-                inputs = side.inputs["image"][1]
+            if side is batch.products and "pixels" in (inputs := side.inputs.get("image", (None, {}))[1]):
                 inputs["pixels"] = views(inputs["pixels"], side.own_keys("image"))  # type: ignore[arg-type]
-            if "text" in side.inputs and share > 0:
-                inputs = side.inputs["text"][1]
+            if share > 0 and "attention_mask" in (inputs := side.inputs.get("text", (None, {}))[1]):
                 inputs["attention_mask"] = drop_tokens(inputs["attention_mask"], share, side.own_keys("text"))  # type: ignore[arg-type]
 
     def _settle(self) -> None:

@@ -11,6 +11,7 @@ from fuserank import config
 from fuserank.models.adapt import Adaptation
 from fuserank.models.checkpoint import save_model, save_tensors
 from fuserank.models.fused import FusedModel
+from fuserank.training.cached import SIDES, open_overlay
 from fuserank.training.loop import Fit
 from fuserank.training.refine import refine
 from fuserank.training.session import Session
@@ -25,7 +26,8 @@ def train_worker(values: dict[str, Any]) -> None:
     """Train to the end.
 
     Args:
-        values: `experiment` (dict), and the folders `preprocess`, `pretrain` and `out`.
+        values: `experiment` (dict), and the folders `preprocess`, `pretrain` and `out`; where encoders are frozen,
+            their modalities (`frozen`) and the folder of their outputs (`cache`).
     """
     import ray.train
 
@@ -35,7 +37,12 @@ def train_worker(values: dict[str, Any]) -> None:
     torch.manual_seed(experiment.seed)
     model = new_model(experiment, Path(values["preprocess"]), Path(values["pretrain"]))
     events = experiment.encoders.recommender.events if experiment.encoders.recommender else 0
-    splits = open_splits(Path(values["preprocess"]), model.modalities, events)
+    frozen = values.get("frozen", ())
+    sides = [
+        open_overlay(Path(values["preprocess"]), Path(values["cache"]), side, frozen) if frozen else None
+        for side in SIDES
+    ]
+    splits = open_splits(Path(values["preprocess"]), model.modalities, events, *sides)
     steps = options.epochs * splits.train.steps(options.batch_size)
     adaptations = adapt_encoders(model, experiment.encoders, steps)
     counts = describe(model)

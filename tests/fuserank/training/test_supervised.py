@@ -12,7 +12,7 @@ from fuserank.losses.weighted import weighted_sum
 from fuserank.models.encoders.image import ImageEncoder
 from fuserank.models.encoders.price import PriceEncoder
 from fuserank.models.fused import FusedModel
-from fuserank.training.cached import build_cache, open_cache, train_on_cache
+from fuserank.training.cached import SIDES, build_cache, open_cache, open_overlay, train_on_cache
 from fuserank.training.data import Judgments, Side
 from fuserank.training.encode import encode_table, hidden_of
 from fuserank.training.loop import Fit
@@ -223,6 +223,29 @@ def test_the_cache_trains_the_same(experiment: config.Experiment, preprocess: Pa
     cached = Supervised(plain.model, splits, experiment, CPU, cached=True)
     cached.objective = plain.objective
     assert quiet_losses(cached) == pytest.approx(quiet_losses(plain), rel=5e-3)  # the cache holds float16
+
+
+def test_frozen_encoders_train_the_same_from_their_outputs(
+    experiment: config.Experiment, preprocess: Path, cache: Path
+) -> None:
+    """Overlaid outputs give the losses that running the frozen encoders gives, and the run moves nothing in them."""
+    sets = {"encoders.text.adaptation": "frozen", "encoders.image.adaptation": "frozen"}
+    chosen = config.update(experiment, sets)
+    plain, _ = begin(chosen, preprocess)
+    frozen = ("text", "image")
+    sides = [open_overlay(preprocess, cache, side, frozen) for side in SIDES]
+    splits = open_splits(preprocess, plain.model.modalities, 4, *sides)
+    overlaid = Supervised(plain.model, splits, chosen, CPU)
+    batch, *_ = next(overlaid.batches(0))
+    assert {m: set(inputs) for m, (_, inputs) in batch.products.inputs.items()} == {
+        "text": {"hidden"},
+        "image": {"hidden"},
+        "price": {"log_price"},
+    }
+    overlaid.objective = plain.objective
+    assert quiet_losses(overlaid) == pytest.approx(quiet_losses(plain), rel=5e-3)  # the cache holds float16
+    fit = new_fit(overlaid.objective, chosen.train, 100)
+    assert overlaid.epoch(fit)["loss"] > 0
 
 
 def test_training_on_the_cache(experiment: config.Experiment, cache: Path) -> None:
