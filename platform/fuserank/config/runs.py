@@ -123,5 +123,5 @@ class Tracking(Section):
     """Where training curves go."""
 
     tensorboard: bool = True
-    mlflow: str | None = None  # tracking server: a URL or a folder; needs the extra "mlflow"
+    mlflow: str | None = None  # tracking server, http://… or sqlite:///…; needs the extra "mlflow"
     wandb: str | None = None  # project at Weights & Biases; needs the extra "wandb"
