@@ -1,4 +1,4 @@
-"""Plots as PNG bytes: bars with error bars, a histogram of per-query differences, a search's trials. Writes nothing.
+"""Plots as PNG bytes: bars with error bars, histograms, curves, a search's trials. Writes nothing.
 
 Drawn on matplotlib's Agg canvas without pyplot, so nothing global changes and no display is needed.
 """
@@ -76,6 +76,22 @@ def histogram(differences: dict[str, np.ndarray], metric: str) -> bytes:
         axes.set_xlabel(f"difference in {metric} of a query", fontsize=FONT)
         axes.set_ylabel("queries", fontsize=FONT)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return _png(figure)
+
+
+def curves(lines: dict[str, list[tuple[int, float]]], xlabel: str, ylabel: str) -> bytes:
+    """One line a name, through its (x, y) points."""
+    figure = _figure(3.2)
+    axes = figure.add_subplot()
+    for place, (name, points) in enumerate(lines.items()):
+        colour = PALETTE[place % len(PALETTE)]
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=colour, linewidth=2 if place == 0 else 1.2, marker="o", markersize=3, label=name)
+    axes.set_xlabel(xlabel, fontsize=FONT)
+    axes.set_ylabel(ylabel, fontsize=FONT)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color=GRID)
+    axes.legend(fontsize=FONT, frameon=False)
     return _png(figure)
 
 
