@@ -41,7 +41,9 @@ STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
     "preprocess": Stage(("records", "preprocess"), ("generate",), ("records", "features", "files.py")),
     "pretrain": Stage(
-        ("seed", "pretrain", "encoders", "fusion.width"), ("preprocess",), ("models", "losses", "training")
+        ("seed", "pretrain", "encoders", "fusion.width", "fusion.projection_layers"),
+        ("preprocess",),
+        ("models", "losses", "training", "feedback/sequences.py"),
     ),
     "tune": Stage(
         ("seed", "encoders", "fusion", "loss", *(f"train.{key}" for key in _TUNE_READS), "tune"),

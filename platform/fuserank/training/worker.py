@@ -1,5 +1,7 @@
 """The Ray Train worker of `train`: resumes, trains, checkpoints, refines, exports."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from fuserank.training.refine import refine
 from fuserank.training.session import Session
 from fuserank.training.splits import open_splits
 from fuserank.training.start import adapt_encoders, describe, new_model
-from fuserank.training.state import WHOLE, capture, load_state, write_state
+from fuserank.training.state import FILE, WHOLE, capture, load_state, write_state
 from fuserank.training.supervised import Supervised, new_fit
 from fuserank.training.tracking import Tracker
 
@@ -81,7 +83,8 @@ def train_worker(values: dict[str, Any]) -> None:
         checkpoint_if_due()
     if tracker is not None:
         tracker.close()
-    values_at_end = state()
+    end = tempfile.TemporaryDirectory()  # written before refining moves the weights
+    write_state(state(), Path(end.name))
     _restore(model, best["weights"], fit)
     score = best["score"]
     if options.refine.steps:
@@ -93,7 +96,7 @@ def train_worker(values: dict[str, Any]) -> None:
     trained = _weights(model, fit)
 
     def write(folder: Path) -> None:
-        write_state(values_at_end, folder)
+        shutil.copy(Path(end.name) / FILE, folder)
         whole, parts = model, adaptations
         if fit.sharded is not None:
             whole = new_model(experiment, Path(values["preprocess"]), None)
@@ -103,6 +106,7 @@ def train_worker(values: dict[str, Any]) -> None:
 
     report = {"epoch": fit.epoch, "best_epoch": best["epoch"], "best": score, "parameters": counts}
     session.report(report, write)
+    end.cleanup()
 
 
 def compile_encoders(model: FusedModel) -> None:

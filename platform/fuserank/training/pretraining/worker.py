@@ -3,6 +3,7 @@
 What a task leaves ends as `<part>.safetensors` in the last checkpoint; the next task starts from it.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ from fuserank.training.state import capture, load_state, write_state
 from fuserank.training.supervised import fused_table
 from fuserank.training.tracking import Tracker
 
+DONE = "done.json"  # name of each ended task → its last loss
 TASKS = ("text", "image", "audio", "cross", "behaviour")
 
 
@@ -100,6 +102,7 @@ def pretrain_worker(values: dict[str, Any]) -> None:
     events = experiment.encoders.recommender.events if experiment.encoders.recommender else 0
     finished: dict[str, nn.Module] = {}
     losses: dict[str, float] = {}
+    ended: list[str] = []
     resumed = tempfile.TemporaryDirectory()
     if (last := ray.train.get_checkpoint()) is not None:
         last.to_directory(resumed.name)
@@ -108,9 +111,9 @@ def pretrain_worker(values: dict[str, Any]) -> None:
     def save_parts(folder: Path) -> None:
         for part, module in finished.items():
             save_weights(module, folder / f"{part}.safetensors")
-        (folder / "done").write_text("\n".join(losses))
+        (folder / DONE).write_text(json.dumps({name: losses[name] for name in ended}), encoding="utf-8")
 
-    done = (kept / "done").read_text().split() if (kept / "done").is_file() else []
+    done = json.loads((kept / DONE).read_text(encoding="utf-8")) if (kept / DONE).is_file() else {}
     for name in TASKS:
         options = getattr(experiment.pretrain, name)
         task = (
@@ -124,10 +127,12 @@ def pretrain_worker(values: dict[str, Any]) -> None:
             for part, module in task.parts.items():
                 load_weights(module, kept / f"{part}.safetensors")
             finished |= task.parts
-            losses[name] = 0.0
+            losses[name] = done[name]
+            ended.append(name)
             continue
         _run(name, task, options, experiment, session, kept / name, tracker, losses, save_parts)
         finished |= task.parts
+        ended.append(name)
         session.report({"losses": dict(losses)}, save_parts)
     if not finished:
         session.report({"losses": {}}, lambda folder: (folder / "nothing").touch())
