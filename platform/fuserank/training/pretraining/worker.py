@@ -66,7 +66,7 @@ def make_task(
         if settings.mask_id is None:
             return None  # a tokenizer without [MASK] belongs to a model that was not trained by masking
         task = TextTask(encoder, preprocess, products, settings.mask_id, settings.vocabulary, group)
-    elif isinstance(encoder, AudioEncoder) and encoder.channels:
+    elif isinstance(encoder, AudioEncoder):
         task = AudioTask(encoder, preprocess, products, group)
     elif name == "cross" and len(met(model)) > 1:
         calibrate_fresh(model, products, np.flatnonzero(in_training(preprocess, "products", len(products.ids))), seed)
