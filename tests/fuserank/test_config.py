@@ -87,6 +87,14 @@ def test_bad_values_name_their_key(path: str, value: object, words: list[str]) -
     assert len(error.value.message) < 300
 
 
+def test_adalora_is_not_sharded() -> None:
+    values = {"train": {"strategy": "fsdp"}, "encoders": {"text": {"adaptation": "lora"}}}
+    assert config.validate(values).train.strategy == "fsdp"
+    values["encoders"]["text"]["adaptation"] = "adalora"
+    with pytest.raises(ConfigError, match="choose ddp"):
+        config.validate(values)
+
+
 def test_two_sources_of_queries() -> None:
     labels, table = {"columns": ["a"], "required": "a"}, {"files": ["x.csv"]}
     with pytest.raises(ConfigError, match="not both"):

@@ -38,6 +38,14 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _ranks_stay_whole(self) -> "Experiment":
+        """AdaLoRA prunes ranks in whole weights, which sharding takes apart."""
+        kinds = [getattr(encoder, "adaptation", None) for _, encoder in self.encoders]
+        if self.train.strategy == "fsdp" and "adalora" in kinds:
+            raise ValueError("train.strategy fsdp cannot shard adaptation adalora; choose ddp, or lora")
+        return self
+
     @property
     def run(self) -> Path:
         """The run's folder."""
