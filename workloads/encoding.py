@@ -1,9 +1,11 @@
 """Frozen encoders run once over all products and queries, by Ray Data; training then reads their outputs.
 
-Writes `<folder>/<side>_<modality>.npy` (training/cached.py). Workers write a part a block, so that an interrupted run
-goes on where it stood.
+Writes `<run>/encoded/<digest>/<side>_<modality>.npy` (training/cached.py), which every training of these encoders on
+this data finds again. Workers write a part a block, so that an interrupted run goes on where it stood.
 """
 
+import hashlib
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -15,11 +17,13 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
+from fuserank.artifacts import code_digest, digest, named_weights, stage_folder, write_json
 from fuserank.config import Experiment
 from fuserank.errors import StageError
 from workloads.progress import bar
 
 BLOCK = 1024  # rows
+COMPLETE = "complete.json"
 
 
 class EncodeBlock:
@@ -42,13 +46,31 @@ class EncodeBlock:
         return blocks
 
 
-def encode_frozen(experiment: Experiment, modalities: tuple[str, ...], folder: Path) -> None:
-    """Fill the cache of these modalities.
+def encode_frozen(experiment: Experiment, modalities: tuple[str, ...]) -> Path:
+    """The folder with these modalities' outputs; filled if it is not there. Others of the run are removed.
 
     Raises:
         StageError: a worker failed.
     """
-    from fuserank.artifacts import stage_folder
+    folder = _folder(experiment, modalities)
+    if not (folder / COMPLETE).is_file():
+        for old in folder.parent.glob("*"):
+            if old != folder:
+                shutil.rmtree(old)
+        _encode(experiment, modalities, folder)
+        write_json(folder / COMPLETE, {"modalities": modalities})
+    return folder
+
+
+def _folder(experiment: Experiment, modalities: tuple[str, ...]) -> Path:
+    """Named by all that the outputs follow from."""
+    start = named_weights(experiment)
+    parts = [digest(experiment, "pretrain"), start, experiment.train.start, modalities, code_digest(("training",))]
+    name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return experiment.run / "encoded" / name
+
+
+def _encode(experiment: Experiment, modalities: tuple[str, ...], folder: Path) -> None:
     from fuserank.training.cached import SIDES, write_index
 
     masks = write_index(stage_folder(experiment, "preprocess"), folder)

@@ -28,8 +28,7 @@ def run(experiment: Experiment) -> dict:
             "out": str(folder),
         }
         if frozen := tuple(m for m, encoder in experiment.encoders if getattr(encoder, "adaptation", "") == "frozen"):
-            encode_frozen(experiment, frozen, folder / "cache")
-            values |= {"frozen": frozen, "cache": str(folder / "cache")}
+            values |= {"frozen": frozen, "cache": str(encode_frozen(experiment, frozen))}
         with follow(folder, "train"):
             metrics = run_trainer(train_worker, values, folder, experiment.train, workers=experiment.train.workers)
         shutil.rmtree(folder / "model", ignore_errors=True)

@@ -138,6 +138,17 @@ def _raw_inputs(experiment: Experiment) -> dict[str, object]:
     return found | {name: folder.stamp(name) for name in {n for pattern in patterns for n in folder.glob(pattern)}}
 
 
+def named_weights(experiment: Experiment) -> dict[str, object]:
+    """Sizes and times of the weights on disk that the config names, so that other weights in their place count."""
+    text, image = experiment.encoders.text, experiment.encoders.image
+    named = (text and text.model, image and image.model, image and image.weights, experiment.train.start)
+    found: dict[str, object] = {}
+    for path in (Path(name) for name in named if name is not None):
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found[str(path)] = [(f.name, s.st_size, s.st_mtime_ns) for f in files if f.is_file() and (s := f.stat())]
+    return found
+
+
 def digest(experiment: Experiment, stage: str) -> str:
     """Hash of everything that decides the stage's output.
 
@@ -153,6 +164,8 @@ def digest(experiment: Experiment, stage: str) -> str:
         inputs[name] = (read_manifest(experiment, name) or {})["digest"]
     if stage == "preprocess":
         inputs["files"] = _raw_inputs(experiment)
+    if stage in ("pretrain", "tune", "train"):
+        inputs["weights"] = named_weights(experiment)
     inputs["code"] = code_digest(what.code)
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

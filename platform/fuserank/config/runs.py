@@ -44,6 +44,8 @@ class Refine(Section):
 class Train(Section):
     """Supervised training of encoders, fusion and recommender together, on Ray Train."""
 
+    start: str | None = None  # folder of a trained model (its config.json and model.safetensors) to go on from
+    labels: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the labelled rows that training may see
     epochs: Positive = 12
     batch_size: Positive = 128  # products a step
     positives: Fraction = (

@@ -78,6 +78,32 @@ def load_model(folder: Path, encoders: Collection[str] | None = None) -> FusedMo
     return model.eval()
 
 
+def load_fitting(model: FusedModel, folder: Path) -> list[str]:
+    """Take the weights of a trained model's folder that fit; returns the modalities whose projections did.
+
+    Raises:
+        ModelError: no model there, or its encoder of one of `model`'s modalities has other weights.
+    """
+    file = folder / WEIGHTS
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} is not a trained model: {error}", "Give a folder such as runs/<name>/train/model."
+        ) from error
+    mine = model.state_dict()
+    fits = {name: w for name, w in weights.items() if name in mine and w.shape == mine[name].shape}
+    there = {name.split(".")[1] for name in weights if name.startswith("encoders.")}
+    lost = [n for n in mine if n.startswith("encoders.") and n.split(".")[1] in there and n not in fits]
+    if lost:
+        raise ModelError(
+            f"the encoders of {folder} are not those of this config: {lost[0]} differs.",
+            "Give the encoders section of the config that it was trained with.",
+        )
+    model.load_state_dict(fits, strict=False)
+    return [m for m in model.modalities if all(n in fits for n in mine if n.startswith(f"projections.{m}."))]
+
+
 def _absent(file: Path, description: dict[str, Any], encoders: Collection[str]) -> dict[str, int]:
     """Modality → width of the encoders left out; the width is that of the standardisation after it."""
     try:

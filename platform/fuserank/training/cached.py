@@ -173,7 +173,7 @@ def train_on_cache(
     widths = {m: products.width(m) for m in experiment.encoders.modalities}
     model = headless_model(experiment.encoders, experiment.fusion, widths)
     events = experiment.encoders.recommender.events if experiment.encoders.recommender else 0
-    splits = open_splits(preprocess, model.modalities, events, products, queries)
+    splits = open_splits(preprocess, model.modalities, events, products, queries, train.labels)
     job = Supervised(model, splits, experiment, torch.device("cpu"), cached=True)
     groups = [{"params": list(job.objective.parameters()), "lr": tune.learning_rate}]
     fit = make_fit(

@@ -1,5 +1,6 @@
 """Training and validation data of a finished `preprocess`, as rows of its tables."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,14 @@ def open_splits(
     events: int,
     products: Inputs | None = None,
     queries: Inputs | None = None,
+    labels: float = 1.0,
 ) -> Splits:
     """The splits of a finished `preprocess`.
 
     Args:
         modalities: the model's. events: history length for the recommender, 0 for none.
         products, queries: cached inputs in place of the features (the same rows).
+        labels: share of the training products (where the split is by product, else of the training queries) to keep.
     """
     products = products if products is not None else FeatureTable.open(preprocess / "features")
     queries = queries if queries is not None else FeatureTable.open(preprocess / "query_features.parquet")
@@ -43,18 +46,30 @@ def open_splits(
     columns = [MODALITIES.index(m) for m in modalities]
     everything = np.arange(len(products.ids))
 
+    by_product = any(value is not None for value in product_split)
+
     def rows(split: str) -> np.ndarray:  # where the split is by query, every product is in the catalogue of each split
-        by_product = any(value is not None for value in product_split)
         return np.flatnonzero(product_split == split) if by_product else everything
 
     file = preprocess / "events.parquet"
     histories = training_histories(pq.read_table(file), products.ids, events) if events and file.is_file() else None
     asked = {name: np.flatnonzero(query_split == name) for name in ("training", "validation")}
-    train = RankingData(
-        products, queries, judgments, rows("training"), asked["training"], modalities, columns, histories
-    )
+    shown, learnt = rows("training"), asked["training"]
+    if by_product:
+        shown = _share(shown, products.ids, labels)
+    else:
+        learnt = _share(learnt, queries.ids, labels)
+    train = RankingData(products, queries, judgments, shown, learnt, modalities, columns, histories)
     validation = Validation(products, queries, judgments, rows("validation"), asked["validation"], columns)
     return Splits(train, validation, columns)
+
+
+def _share(rows: np.ndarray, ids: list[str], share: float) -> np.ndarray:
+    """The rows whose id's hash falls into the share: a larger share holds all of a smaller one."""
+    if share >= 1:
+        return rows
+    kept = [int(hashlib.sha1(f"labels {ids[row]}".encode()).hexdigest(), 16) % 10_000 < share * 10_000 for row in rows]
+    return rows[np.array(kept, bool)]
 
 
 def _column(file: Path, name: str, count: int) -> np.ndarray:

@@ -6,20 +6,27 @@ from typing import Any
 import numpy as np
 
 from fuserank import config
+from fuserank.errors import ModelError
 from fuserank.features.featurizer import Featurizer
 from fuserank.models.adapt import Adaptation, adapt
 from fuserank.models.build import build_model
-from fuserank.models.checkpoint import load_weights
+from fuserank.models.checkpoint import load_fitting, load_weights
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
 from fuserank.training.calibrate import calibrate
 from fuserank.training.data import Inputs, Judgments, RankingData
 
+TOKENIZER = Path("tokenizer") / "tokenizer.json"
+
 
 def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path | None) -> FusedModel:
     """The config's model, with what `pretrained` holds of it: encoders (`<modality>.safetensors`), projections
     (`<modality>.projection.safetensors`) and the recommender, of which only what fits is taken: its ends belong to one
-    kind of fusion."""
+    kind of fusion. Then, where `train.start` names a trained model, what fits of that.
+
+    Raises:
+        ModelError: train.start is no trained model, or its encoders are not this config's.
+    """
     settings = Featurizer.load(preprocess).settings
     model = build_model(
         experiment.encoders,
@@ -39,7 +46,21 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
             model.calibrated.add(modality)
     if model.recommender is not None and (file := pretrained / "recommender.safetensors").is_file():
         load_weights(model.recommender, file, fitting=True)
+    if experiment.train.start is not None:
+        _go_on(model, Path(experiment.train.start), preprocess)
     return model
+
+
+def _go_on(model: FusedModel, folder: Path, preprocess: Path) -> None:
+    """Take from a trained model all that fits; its encoders have to fit as a whole."""
+    theirs, ours = (part / TOKENIZER for part in (folder.parent.parent / "preprocess", preprocess))
+    if theirs.is_file() and ours.is_file() and theirs.read_bytes() != ours.read_bytes():
+        raise ModelError(
+            f"train.start {folder} was trained with another tokenizer.",
+            f"Set preprocess.tokenizer to {theirs.parent}, so that words keep their numbers.",
+        )
+    for modality in load_fitting(model, folder):
+        model.calibrated.add(modality)
 
 
 def calibrate_fresh(model: FusedModel, products: Inputs, rows: np.ndarray, seed: int) -> None:

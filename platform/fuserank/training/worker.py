@@ -44,7 +44,7 @@ def train_worker(values: dict[str, Any]) -> None:
         open_overlay(Path(values["preprocess"]), Path(values["cache"]), side, frozen) if frozen else None
         for side in SIDES
     ]
-    splits = open_splits(Path(values["preprocess"]), model.modalities, events, *sides)
+    splits = open_splits(Path(values["preprocess"]), model.modalities, events, *sides, labels=options.labels)
     steps = options.epochs * splits.train.steps(options.batch_size)
     adaptations = adapt_encoders(model, experiment.encoders, steps)
     counts = describe(model)
