@@ -123,4 +123,6 @@ class Loss(Section):
     """The ranking and alignment losses."""
 
     weights: LossWeights = LossWeights()
-    temperature: Annotated[float, Field(gt=0)] = 0.07  # where it starts; it is learnt
+    temperature: Annotated[float, Field(gt=0)] = 0.07  # where it starts
+    learn_temperature: bool = True  # of every head on its own; else it stays
+    unjudged: float | None = None  # unjudged products that score above a query's best answer less this are no negatives

@@ -53,6 +53,7 @@ class Train(Section):
     )
     queries: Annotated[int, Field(ge=0)] = 0  # queries a step: one a product, filled up to so many at random
     bank: Annotated[int, Field(ge=0)] = 1024  # further products a step, by their encoder outputs of this epoch
+    mined: Fraction = 0.0  # share of the bank that is hard negatives: what ranks high for a query and is no answer
     refine: Refine = Refine()
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
     token_dropout: Fraction = 0.1  # share of the words that each step hides

@@ -8,20 +8,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def contrast_loss(left: Tensor, right: Tensor, scale: Tensor | float, same: Tensor | None = None) -> Tensor:
+def contrast_loss(
+    left: Tensor, right: Tensor, scale: Tensor | float, same: Tensor | None = None, further: Tensor | None = None
+) -> Tensor:
     """Row i of `left` and row i of `right` belong together, all other pairs do not.
 
     Args:
         left, right: [B, D] unit vectors.
         scale: 1 / temperature.
-        same: [B, B] bool, pairs that may be equal in truth and so are no negatives (the diagonal is ignored).
+        same: [B, B + K] bool, pairs that may be equal in truth and so are no negatives (the diagonal is ignored).
+        further: [K, D] hard negatives of the rows of `left`.
     """
-    logits = (left @ right.T).float() * scale
+    count = len(left)
+    against = right if further is None else torch.cat([right, further])
+    logits = (left @ against.T).float() * scale
     if same is not None:
-        aside = same & ~torch.eye(len(left), dtype=torch.bool, device=left.device)
-        logits = logits.masked_fill(aside, float("-inf"))
-    target = torch.arange(len(left), device=left.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        own = torch.eye(count, len(against), dtype=torch.bool, device=left.device)
+        logits = logits.masked_fill(same & ~own, float("-inf"))
+    target = torch.arange(count, device=left.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :count].T, target)) / 2
 
 
 def two_view_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -9,6 +9,10 @@ averaged over the levels present, so that the finest level, whose gain is larges
 Per level this is the multi-positive contrastive loss of Khosla et al. 2020
 (https://arxiv.org/abs/2004.11362, L_out) with positives left out of the denominator as in van den Oord et al. 2018
 (https://arxiv.org/abs/1807.03748).
+
+Judgments are never complete: what nobody judged and yet scores like a known answer may well be one. With a margin such
+pairs are set aside (positive-aware false-negative masking, TopK-MarginPos of Moreira et al. 2024,
+https://arxiv.org/abs/2407.15831).
 """
 
 import torch
@@ -16,19 +20,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def ranking_loss(scores: Tensor, grades: Tensor, valid: Tensor | None = None) -> Tensor:
+def ranking_loss(
+    scores: Tensor, grades: Tensor, valid: Tensor | None = None, margin: Tensor | float | None = None
+) -> Tensor:
     """Queries rank products and products rank queries; the mean of the two.
 
     Args:
         scores: [Q, P], already divided by the temperature.
         grades: [Q, P] ≥ 0.
         valid: [Q, P] bool; pairs to leave out altogether (a missing modality) are False.
+        margin: pairs of grade 0 that score above the best positive of their query less this (in units of `scores`) are
+            left out; None leaves none out.
 
     Returns:
         A scalar; 0 if no query has both a positive and a negative.
     """
     keep = torch.ones_like(grades, dtype=torch.bool) if valid is None else valid
+    if margin is not None:
+        keep = keep & ~_likely(scores.detach(), grades, keep, margin)
     return (_directed(scores, grades, keep) + _directed(scores.T, grades.T, keep.T)) / 2
+
+
+def _likely(scores: Tensor, grades: Tensor, valid: Tensor, margin: Tensor | float) -> Tensor:
+    """[Q, P] bool: unjudged pairs that score like an answer; none of a query without one."""
+    if not scores.numel():
+        return torch.zeros_like(valid)
+    answers = valid & (grades > 0)
+    best = scores.masked_fill(~answers, float("-inf")).amax(1, keepdim=True)
+    return (grades == 0) & (scores > best - margin) & answers.any(1, keepdim=True)
 
 
 def _directed(scores: Tensor, grades: Tensor, valid: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fuserank import config
 from fuserank.losses.contrast import contrast_loss
 from fuserank.losses.next_item import next_item_loss
 from fuserank.losses.ranking import ranking_loss
@@ -23,26 +24,32 @@ from fuserank.training.group import ALONE, Group
 
 
 class Objective(nn.Module):
-    """Batch → losses by head. The heads' temperatures are learnt here and left behind at export."""
+    """Batch → losses by head. The heads' temperatures live here and are left behind at export."""
 
     def __init__(
         self,
         model: FusedModel,
         weights: dict[str, float],
-        temperature: float,
+        loss: config.Loss,
         modality_dropout: float,
         adaptations: Sequence[Adaptation] = (),
         group: Group = ALONE,
         parts: int = 1,
+        mined: bool = False,
     ):
-        """parts: the encoders see a batch in so many parts (training/encode.py)."""
+        """weights: of the heads; parts: the encoders see a batch in so many parts (training/encode.py); mined: whether
+        the bank holds hard negatives."""
         super().__init__()
         self.model, self.adaptations, self.group, self.parts = model, list(adaptations), group, parts
-        self.weights = weights
+        self.mined = mined
+        self.weights, self.unjudged = weights, loss.unjudged
         self.modality_dropout = modality_dropout
         heads = [*model.modalities, "fused", "align", "recommend"]
         self.encoded: dict[str, Tensor] = {}
-        self.scales = nn.ParameterDict({h: nn.Parameter(torch.tensor(-math.log(temperature))) for h in heads})
+        start = -math.log(loss.temperature)
+        self.scales = nn.ParameterDict(
+            {h: nn.Parameter(torch.tensor(start), requires_grad=loss.learn_temperature) for h in heads}
+        )
 
     def scale(self, head: str) -> Tensor:
         """1 / temperature, at most 100 (as in CLIP)."""
@@ -71,7 +78,7 @@ class Objective(nn.Module):
         if batch.grades.numel():
             losses |= self._ranking(batch, vectors, mask, products)
         if self.weights["align"] > 0:
-            losses["align"] = self._align(batch, own, own_mask)
+            losses["align"] = self._align(batch, vectors, mask, len(own))
         if model.recommender is not None and batch.history and self.weights["recommend"] > 0:
             losses["recommend"] = self._recommend(batch, products[: len(own)], table)
         for adaptation in self.adaptations:
@@ -86,33 +93,44 @@ class Objective(nn.Module):
         heads = model.query_heads(query)
         if self.weights["fused"] > 0:
             scores = model.fusion.query(query, heads) @ products.T
-            losses["fused"] = ranking_loss(scores * self.scale("fused"), batch.grades)
+            losses["fused"] = self._ranked("fused", scores, batch.grades)
         for column, modality in enumerate(model.modalities):
             if self.weights[modality] > 0 and mask[:, column].any():
                 scores = heads[:, column] @ vectors[:, column].T
                 valid = mask[:, column].expand(len(scores), -1)
-                losses[modality] = ranking_loss(scores * self.scale(modality), batch.grades, valid)
+                losses[modality] = self._ranked(modality, scores, batch.grades, valid)
         return losses
 
-    def _align(self, batch: Batch, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Each modality of a product, asked as a query, finds the product by its other modalities."""
-        model = self.model
-        grades = batch.grades[:, : len(vectors)]
-        top = (grades > 0) & (grades == grades.amax(1, keepdim=True))
-        alike = (top.float().T @ top.float()) > 0  # best answers to one query may be equal: no negatives
+    def _ranked(self, head: str, scores: Tensor, grades: Tensor, valid: Tensor | None = None) -> Tensor:
+        scale = self.scale(head)
+        margin = None if self.unjudged is None else self.unjudged * scale.detach()
+        return ranking_loss(scores * scale, grades, valid, margin)
+
+    def _align(self, batch: Batch, vectors: Tensor, mask: Tensor, own: int) -> Tensor:
+        """Each modality of a product, asked as a query, finds the product by its other modalities; products of the
+        bank are further negatives where some of them are mined."""
+        model, grades = self.model, batch.grades
+        if not self.mined:
+            vectors, mask, grades = vectors[:own], mask[:own], grades[:, :own]
+        top = (grades > 0) & (grades == grades[:, :own].amax(1, keepdim=True))
+        alike = (top[:, :own].float().T @ top.float()) > 0  # best answers to one query may be equal: no negatives
         found = []
         for column, modality in enumerate(model.modalities):
             if modality not in QUERYABLE:
                 continue
             others = mask.clone()
             others[:, column] = False
-            both = mask[:, column] & others.any(1)
+            there = others.any(1)
+            both = (mask[:, column] & there)[:own]
             if both.sum() < 2:
                 continue
-            query = vectors[both, column]
+            there[:own] = False
+            query = vectors[:own][both, column]
             left = model.fusion.query(query, model.query_heads(query))
-            right = model.product_vectors(vectors[both], others[both])
-            found.append(contrast_loss(left, right, self.scale("align"), alike[both][:, both]))
+            right = model.product_vectors(vectors[:own][both], others[:own][both])
+            further = model.product_vectors(vectors[there], others[there]) if there.any() else None
+            same = torch.cat([alike[both][:, :own][:, both], alike[both][:, there]], 1)
+            found.append(contrast_loss(left, right, self.scale("align"), same, further))
         return torch.stack(found).mean() if found else vectors.sum() * 0
 
     def _recommend(self, batch: Batch, products: Tensor, table: Tensor) -> Tensor:

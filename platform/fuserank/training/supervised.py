@@ -16,7 +16,7 @@ from fuserank.models.adapt import Adaptation
 from fuserank.models.fused import FusedModel
 from fuserank.training.augment import MODALITIES as MODALITY_STREAM
 from fuserank.training.augment import drop_tokens, views
-from fuserank.training.bank import Bank
+from fuserank.training.bank import Bank, fill, restore
 from fuserank.training.calibrate import calibrate
 from fuserank.training.data import Batch, Side
 from fuserank.training.encode import encode_table
@@ -82,11 +82,12 @@ class Supervised:
         self.objective = Objective(
             model,
             self.weights,
-            loss.temperature,
+            loss,
             fusion.modality_dropout,
             list(self.adaptations.values()),
             group,
             experiment.train.accumulate,
+            experiment.train.mined > 0,
         ).to(device)
         self.catalogue: tuple[Tensor, Tensor] | None = None
         self.bank: Bank | None = None
@@ -111,11 +112,13 @@ class Supervised:
         options, seed = self.experiment.train, self.experiment.seed
         data, kept = self.splits.train, self.kept
         self.table = table = kept["table"].to(self.device) if "table" in kept else self.refresh()
-        self.bank = (
-            Bank(self.model, data, options.bank, self.device, (seed, epoch, 5), self.group, kept.get("bank"))
-            if options.bank
-            else None
-        )
+        if "bank" in kept:
+            self.bank = restore(data, kept["bank"], self.device)
+        elif options.bank:
+            draw, mined = (seed, epoch, 5), options.mined if epoch else 0.0  # the first epoch has nothing to mine with
+            self.bank = fill(self.model, data, options.bank, self.device, draw, self.group, mined)
+        else:
+            self.bank = None
         self.kept = {}
         for batch in data.epoch(
             epoch, seed, options.batch_size, options.positives, options.queries, options.sequences, self.group, start
@@ -151,7 +154,7 @@ class Supervised:
     def remembered(self) -> dict[str, Any]:
         """What the epoch under way has made and cannot be made again: the catalogue's vectors and the bank."""
         return ({} if self.table is None else {"table": self.table}) | (
-            {} if self.bank is None else {"bank": dict(self.bank.hidden)}
+            {} if self.bank is None else {"bank": self.bank.state()}
         )
 
     def epoch(self, fit: Fit, after_step: Callable[[], None] | None = None) -> dict[str, float]:

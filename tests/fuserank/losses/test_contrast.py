@@ -33,6 +33,21 @@ def test_contrast_against_loops(masked: bool) -> None:
     assert found.item() == pytest.approx(float(np.mean(losses)), abs=1e-5)
 
 
+def test_further_negatives_against_loops() -> None:
+    """They stand against the left rows only, unless they may be equal."""
+    left, right, further, scale = unit(5, 4, seed=1), unit(5, 4, seed=2), unit(3, 4, seed=3), 5.0
+    same = np.random.default_rng(4).random((5, 8)) < 0.3
+    losses = []
+    for i in range(5):
+        others = [j for j in range(5) if j == i or not same[i, j]]
+        hard = [scale * float(left[i] @ further[k]) for k in range(3) if not same[i, 5 + k]]
+        losses.append(softmax_loss([scale * float(left[i] @ right[j]) for j in others] + hard, others.index(i)))
+        back = [j for j in range(5) if j == i or not same[j, i]]
+        losses.append(softmax_loss([scale * float(right[i] @ left[j]) for j in back], back.index(i)))
+    sides = (torch.from_numpy(left), torch.from_numpy(right), scale, torch.from_numpy(same), torch.from_numpy(further))
+    assert contrast_loss(*sides).item() == pytest.approx(float(np.mean(losses)), abs=1e-5)
+
+
 def test_the_diagonal_of_same_is_ignored() -> None:
     left, right = torch.from_numpy(unit(5, 3)), torch.from_numpy(unit(5, 3, seed=1))
     assert torch.equal(contrast_loss(left, right, 3.0, torch.eye(5, dtype=torch.bool)), contrast_loss(left, right, 3.0))

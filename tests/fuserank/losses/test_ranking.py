@@ -40,6 +40,24 @@ def test_against_loops(seed: int, levels: list[float], masked: bool) -> None:
     assert found.item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.4])
+def test_unjudged_pairs_that_score_like_answers_are_left_out(margin: float) -> None:
+    random = np.random.default_rng(7)
+    scores, grades = random.normal(size=(6, 9)), random.choice([0, 1, 2], (6, 9), p=[0.6, 0.2, 0.2]).astype(float)
+    grades[4] = 0  # a query without an answer keeps all its pairs
+    valid = random.random((6, 9)) < 0.8
+    kept = valid.copy()
+    for q in range(6):
+        known = [scores[q, p] for p in range(9) if valid[q, p] and grades[q, p] > 0]
+        for p in range(9):
+            if known and grades[q, p] == 0 and scores[q, p] > max(known) - margin:
+                kept[q, p] = False
+    assert 1 < (valid & ~kept).sum() < 20
+    arguments = [torch.from_numpy(a) for a in (scores, grades, valid)]
+    expected = (directed(scores, grades, kept) + directed(scores.T, grades.T, kept.T)) / 2
+    assert ranking_loss(*arguments, margin).item() == pytest.approx(expected, abs=1e-5)
+
+
 def test_invalid_pairs_have_no_say_and_no_gradient() -> None:
     scores = torch.randn(4, 6, requires_grad=True)
     grades = torch.randint(0, 3, (4, 6)).float()

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fuserank import config
-from fuserank.training.bank import Bank
+from fuserank.training.bank import Bank, fill, mine, restore
 from fuserank.training.data import gather
+from fuserank.training.encode import encode_table
 from fuserank.training.splits import open_splits
 from fuserank.training.start import new_model
 from fuserank.training.supervised import Supervised
@@ -25,7 +26,7 @@ def job(experiment: config.Experiment, preprocess: Path) -> Supervised:
 
 
 def bank_of(job: Supervised, size: int = 1000, draw: tuple[int, ...] = (0, 0)) -> Bank:
-    return Bank(job.model, job.splits.train, size, CPU, draw)
+    return fill(job.model, job.splits.train, size, CPU, draw)
 
 
 def test_it_holds_what_the_encoders_say(job: Supervised) -> None:
@@ -111,3 +112,53 @@ def test_the_encoders_outputs_come_back_after_the_step(job: Supervised, experime
             assert torch.equal(kept, encoded["text"][slot])
             again += 1
     assert again
+
+
+def test_hard_negatives_are_what_ranks_first_and_is_no_answer(job: Supervised) -> None:
+    data, bank = job.splits.train, bank_of(job)
+    asked = data.query_rows
+    found = mine(job.model, data, bank, asked, 12)
+    assert job.model.training  # left as it was found
+    assert len(found) == len(set(found.tolist())) == 12
+    job.model.eval()
+    vectors, mask = encode_table(job.model, data.products, bank.rows, data.columns, "product", CPU)
+    questions = encode_table(job.model, data.queries, asked, data.columns, "query", CPU)
+    with torch.no_grad():
+        scores = (job.model.query_vectors(*questions) @ job.model.product_vectors(vectors, mask).T).numpy()
+    scores[data.judgments.matrix(asked, bank.rows) > 0] = -np.inf
+    ranked = np.argsort(-scores, 1)
+    expected: list[int] = []
+    for place in range(len(bank.rows)):  # every query's first choice, then every query's second one
+        expected += [int(p) for p in dict.fromkeys(ranked[:, place]) if p not in expected]
+    assert found.tolist() == expected[:12]
+
+
+def test_a_part_of_the_bank_is_mined(job: Supervised) -> None:
+    data = job.splits.train
+    half = fill(job.model, data, 16, CPU, (0, 1), mined=0.5)
+    assert len(set(half.rows.tolist())) == len(half.rows) == 16
+    assert np.array_equal(half.rows, np.sort(half.rows))
+    pool = fill(job.model, data, 8 + 4 * 8, CPU, (0, 1))
+    hard = pool.rows[mine(job.model, data, pool, data.query_rows, 8)]
+    assert set(hard.tolist()) <= set(half.rows.tolist()) <= set(pool.rows.tolist())
+    for modality, values in half.hidden.items():
+        torch.testing.assert_close(values, pool.hidden[modality][np.searchsorted(pool.rows, half.rows)])
+
+
+def test_it_comes_back_as_it_was(job: Supervised) -> None:
+    bank = fill(job.model, job.splits.train, 16, CPU, (0, 1), mined=0.5)
+    again = restore(job.splits.train, bank.state(), CPU)
+    assert np.array_equal(again.rows, bank.rows)
+    assert np.array_equal(again.mask, bank.mask)
+    assert all(torch.equal(again.hidden[m], values) for m, values in bank.hidden.items())
+
+
+def test_alignment_meets_the_hard_negatives(job: Supervised, experiment: config.Experiment) -> None:
+    """With hard negatives the same batch's alignment loss is larger: more stands against each pair."""
+    job.objective.modality_dropout = 0
+    job.experiment = config.update(experiment, {"train.bank": 40, "train.mined": 0.5, "train.batch_size": 10})
+    job.model.eval()
+    batch = next(job.batches(1))
+    plain = job.objective(*batch)["align"].item()
+    job.objective.mined = True
+    assert job.objective(*batch)["align"].item() > plain + 0.1

@@ -63,9 +63,7 @@ def test_another_tokenizer_is_refused(experiment: config.Experiment, preprocess:
 
 def test_a_share_of_the_labels(preprocess: Path) -> None:
     """Queries are split here: of half the labels about half the queries are left, and a quarter is part of the half."""
-    whole, half, quarter = (
-        open_splits(preprocess, ("text", "image"), 0, labels=share) for share in (1.0, 0.5, 0.25)
-    )
+    whole, half, quarter = (open_splits(preprocess, ("text", "image"), 0, labels=share) for share in (1.0, 0.5, 0.25))
     assert set(quarter.train.query_rows) < set(half.train.query_rows) < set(whole.train.query_rows)
     assert 0.25 < len(half.train.query_rows) / len(whole.train.query_rows) < 0.75
     assert np.array_equal(half.train.product_rows, whole.train.product_rows)

@@ -268,7 +268,7 @@ def test_a_head_of_weight_zero_is_left_out(experiment: config.Experiment, prepro
 
 def test_temperatures_are_learnt_and_bounded() -> None:
     model = FusedModel({"price": PriceEncoder([], 2)}, 8, "ensemble", {})
-    objective = Objective(model, {}, 0.05, 0.0)
+    objective = Objective(model, {}, config.Loss(temperature=0.05), 0.0)
     assert objective.scale("fused").item() == pytest.approx(20)
     with torch.no_grad():
         objective.scales["fused"].fill_(9.0)
