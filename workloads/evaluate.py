@@ -107,7 +107,7 @@ def _compared(
 ) -> dict:
     """Served and fused against BM25 and the best single modality, in every slice."""
     single = best_of(values, modalities, f"ndcg@{settings.k}")
-    rivals = ["bm25"] if single is None else ["bm25", single]
+    rivals = ["bm25", "late"] if single is None else ["bm25", single, "late"]
     pairs = [(ours, rival) for ours in ("served", "fused") for rival in rivals]
     compared = compare(values, slices, [*pairs, ("served", "fused")], settings.bootstrap, seed)
     return {"single": single, "systems": compared[ALL]["systems"], "slices": compared}

@@ -14,7 +14,7 @@ import torch
 
 from fuserank.errors import InputError
 from fuserank.evaluation.metrics import rank_rows
-from fuserank.evaluation.systems import modality_orders
+from fuserank.evaluation.systems import late_order, modality_orders
 from fuserank.features.table import FeatureTable
 from fuserank.models.fused import FusedModel
 from fuserank.models.reranker import Reranker, candidate_features
@@ -116,12 +116,13 @@ def system_orders(
 ) -> dict[str, np.ndarray]:
     """System → int64 [Q, R] rows, best first, −1 where nothing more was found.
 
-    `bm25`, each modality alone and `fused` rank the whole catalogue; `served` is what users get: candidates of word and
-    vector search in the reranker's order, and nothing beyond them.
+    `bm25`, each modality alone, `late` (their plain sum) and `fused` rank the whole catalogue; `served` is what users
+    get: candidates of word and vector search in the reranker's order, and nothing beyond them.
     """
     size = catalogue.size
     orders = {"bm25": catalogue.lexical_index.search(questions.text, size)[0]}
     orders |= modality_orders(questions.heads, catalogue.modality_vectors, catalogue.mask, model.modalities)
+    orders["late"] = late_order(questions.heads, catalogue.modality_vectors, catalogue.mask)
     orders["fused"] = rank_rows(questions.vectors @ catalogue.vectors.T)
     requests = [
         SearchRequest(text or None, vector, heads, candidates=candidates)

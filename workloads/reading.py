@@ -135,7 +135,14 @@ def read_queries(
     if records.queries is not None and records.judgments is not None:
         columns = column_map(records.queries, queries.QUERY_FIELDS, "queries")
         asked = queries.read_queries(
-            root, records.queries.files, columns, aside["queries"], records.split.key, split, _keeper(records, inline)
+            root,
+            records.queries.files,
+            columns,
+            aside["queries"],
+            records.split.key,
+            split,
+            _keeper(records, inline),
+            records.split.groups,
         )
         columns = column_map(records.judgments, queries.JUDGMENT_FIELDS, "judgments")
         ids = set(asked["query_id"].to_pylist())

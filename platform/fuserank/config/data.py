@@ -75,6 +75,15 @@ class Split(Section):
     modulus: Positive = 10
     validation: list[int] = [7]
     evaluation: list[int] = [8, 9]
+    groups: dict[
+        str, Literal["training", "validation", "evaluation"]
+    ] = {}  # of queries whose group is named here, e.g. by a split that is published
+
+    @model_validator(mode="after")
+    def _queries_have_groups(self) -> "Split":
+        if self.groups and self.by != "query":
+            raise ValueError("groups names groups of queries; set by: query, or leave it out")
+        return self
 
 
 class EventSplit(Section):

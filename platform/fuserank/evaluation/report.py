@@ -17,6 +17,7 @@ from fuserank.evaluation.slices import ALL
 
 LABELS = {
     "bm25": "BM25",
+    "late": "late concatenation",
     "text": "text only",
     "image": "image only",
     "audio": "audio only",

@@ -29,12 +29,14 @@ def read_queries(
     split_key: str,
     split: Callable[[str], str],
     keep: Callable[[bytes], str] | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """All queries that ask something, sorted by id; rows that repeat one word for word count once.
 
     Args:
         split_key: the query field whose text decides the split (the id where it is empty).
         keep: puts the bytes of a picture or sound that stands in a column somewhere, and says where (its path).
+        groups: group → split of all its queries, whatever their key says.
 
     Returns:
         STAGED_QUERY.
@@ -67,7 +69,8 @@ def read_queries(
         if query_id is None or problem is not None:
             quarantine.add(row.source, row.position, ROW, problem or "", query_id)
             continue
-        name = split(query[split_key] or query_id)  # as cleaned: texts that read the same are on one side
+        by_key = split(query[split_key] or query_id)  # as cleaned: texts that read the same are on one side
+        name = (groups or {}).get(query["group"] or "", by_key)
         found[query_id] = {**query, "split": name, "source": row.source, "position": row.position}
     return pa.Table.from_pylist([found[query_id] for query_id in sorted(found)], schema=STAGED_QUERY)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fuserank.evaluation.slices import ALL
-from fuserank.evaluation.systems import best_of, compare, measure, modality_orders
+from fuserank.evaluation.systems import best_of, compare, late_order, measure, modality_orders
 
 
 def planted(seed: int = 0, queries: int = 60, products: int = 50):
@@ -42,6 +42,13 @@ def test_modality_orders_leave_products_without_it_unranked():
     found = modality_orders(heads, vectors, mask, ("text", "image"))
     assert found["text"].tolist() == [[1, 0, -1]]
     assert found["image"].tolist() == [[1, 2, -1]]
+
+
+def test_late_concatenation_is_the_sum_of_what_is_there():
+    heads = np.array([[[1.0, 0.0], [0.0, 1.0]]], dtype=np.float32)
+    vectors = np.array([[[0.5, 0], [0, 0.3]], [[0.7, 0], [0, 9]], [[0.9, 0], [0, -0.3]], [[9, 0], [0, 9]]], np.float16)
+    mask = np.array([[1, 1], [1, 0], [1, 1], [0, 0]], dtype=bool)
+    assert late_order(heads, vectors, mask).tolist() == [[0, 1, 2, 3]]  # scores 0.8, 0.7, 0.6, 0
 
 
 def test_best_of_takes_the_highest_mean_and_ignores_absent_ones():

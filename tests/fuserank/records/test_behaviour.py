@@ -19,6 +19,17 @@ def write(path: Path, rows: list[dict]) -> None:
     path.write_text("\n".join(json.dumps(row) for row in rows))
 
 
+def test_a_published_split_comes_before_the_hash(tmp_path: Path) -> None:
+    rows = [{"query_id": f"q{n}", "text": "red shoes", "group": group} for n, group in enumerate(["test", "x", None])]
+    write(tmp_path / "q.jsonl", rows)
+    columns = ColumnMap(QUERY_FIELDS, {}, {}, key="records.queries")
+    aside = Quarantine("queries")
+    found = read_queries(
+        tmp_path, ["q.jsonl"], columns, aside, "text", lambda key: "training", groups={"test": "evaluation"}
+    )
+    assert found["split"].to_pylist() == ["evaluation", "training", "training"]
+
+
 def test_queries_and_judgments(tmp_path: Path) -> None:
     rows = [
         {"query_id": "q2", "text": "red  shoes"},

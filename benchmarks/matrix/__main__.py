@@ -1,0 +1,182 @@
+"""Many configurations and seeds through the real stages, one after the other; resumable, one JSON a cell.
+
+python benchmarks/matrix --data DIR [--model FOLDER] [--runs DIR] [--out DIR] [--only TEXT]
+
+DIR holds the public data sets (fashion/, intents/, voice/), FOLDER a saved all-MiniLM-L6-v2. A cell whose data is not
+there is left out. One whose JSON is there is not run again; one that failed is, and the others go on.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import catalogues
+from cells import FINALISTS, FUSIONS, Cell, first, further
+from rich.console import Console
+from rich.table import Table
+from zero_shot import measure_zero_shot
+
+from fuserank import config
+from fuserank.artifacts import stage_path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = {"banking77": "intents", "digits": "voice"}
+STAGES = ("preprocess", "pretrain", "train", "index", "evaluate")
+console = Console()
+
+
+class Matrix:
+    """Where cells are run and their results kept."""
+
+    def __init__(self, data: Path, runs: Path, out: Path):
+        self.data, self.runs, self.out = data, runs, out
+        for folder in (runs, out):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def file(self, cell: Cell) -> Path:
+        kept = "".join(letter if letter.isalnum() else "-" for letter in cell.name)
+        return self.out / f"{kept}.json"
+
+    def has_data(self, cell: Cell) -> bool:
+        """Whether the public data that the cell is made of is there."""
+        folder = self.data / SOURCES.get(cell.data, cell.data)
+        if not folder.is_dir():
+            console.print(f"left out, because {folder} is not there: {cell.name}")
+        return folder.is_dir()
+
+    def known(self, cell: Cell) -> dict | None:
+        """The cell's result, unless its settings have changed since."""
+        if not self.file(cell).is_file():
+            return None
+        found = json.loads(self.file(cell).read_text(encoding="utf-8"))
+        return found if found["cell"] == json.loads(json.dumps(asdict(cell))) and "error" not in found else None
+
+    def sets(self, cell: Cell) -> dict:
+        """Every setting of a cell."""
+        found = {**cell.sets, "name": cell.run, "seed": cell.seed, "storage.root": str(self.runs)}
+        if cell.data:
+            found["records.root"] = str(self._shop(cell.data))
+        if cell.start is not None:
+            found["train.start"] = str(self.runs / "models" / cell.start)
+        return found
+
+    def _shop(self, name: str) -> Path:
+        """The folder of a data set; some are written as a shop first."""
+        make = getattr(catalogues, name, None)
+        if make is None:
+            return self.data / name
+        folder = self.runs / "shops" / name
+        if not (folder / "queries.jsonl").is_file():
+            make(self.data, folder)
+        return folder
+
+    def run(self, cell: Cell) -> dict:
+        """The cell's result, from its file or by running it now."""
+        if (found := self.known(cell)) is not None:
+            return found
+        console.print(f"[bold]{cell.name}")
+        begin, found = time.monotonic(), {"cell": asdict(cell), "date": time.strftime("%Y-%m-%d")}
+        try:
+            found |= self._measure(cell)
+        except RuntimeError as error:  # shown, and tried again by the next call
+            found["error"] = str(error)[-2000:]
+            console.print(f"[red]{cell.name} failed: {error}"[-600:])
+        found["seconds"] = round(time.monotonic() - begin, 1)
+        self.file(cell).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        return found
+
+    def _measure(self, cell: Cell) -> dict:
+        sets = self.sets(cell)
+        stages = STAGES[:2] if cell.zero_shot else STAGES
+        if cell.config == "demo.yaml":
+            stages = ("generate", *stages)
+        for stage in stages:
+            self._stage(stage, cell, sets)
+        experiment = config.load(_config(cell), [f"{key}={json.dumps(value)}" for key, value in sets.items()])
+        if cell.zero_shot:
+            return measure_zero_shot(experiment)
+        model = self.runs / "models" / cell.row
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(stage_path(experiment, "train") / "model", model)
+        manifest = json.loads((stage_path(experiment, "train") / "manifest.json").read_text(encoding="utf-8"))
+        metrics = json.loads((stage_path(experiment, "evaluate") / "metrics.json").read_text(encoding="utf-8"))
+        variants = {
+            variant: {
+                part: {"systems": slices["systems"], "differences": slices["differences"]}
+                for part, slices in values["slices"].items()
+            }
+            for variant, values in metrics["variants"].items()
+        }
+        trained = {"validation": manifest["summary"]["best"], "parameters": manifest["summary"]["parameters"]["all"]}
+        return {**trained, "train_seconds": manifest["seconds"], "run": metrics["run"], "variants": variants}
+
+    def _stage(self, stage: str, cell: Cell, sets: dict) -> None:
+        line = [sys.executable, "-m", "workloads", stage, "-c", str(_config(cell))]
+        line += [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
+        env = {**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
+        done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{stage}: {(done.stdout + done.stderr)[-1500:]}")
+        console.print(f"  {stage}: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ''}"[:150])
+
+
+def _config(cell: Cell) -> Path:
+    own = Path(__file__).parent / cell.config
+    return own if own.is_file() else ROOT / "workloads" / "configs" / cell.config
+
+
+def finalists(results: list[dict]) -> list[str]:
+    """Fusion kinds, the best on validation first."""
+    scores = {r["cell"]["sets"]["fusion.kind"]: r["validation"] for r in results if "fusion" in r["cell"]["row"]}
+    return sorted(scores, key=lambda kind: (-scores[kind], FUSIONS.index(kind)))[:FINALISTS]
+
+
+def show(results: list[dict]) -> None:
+    """Every cell's fused score beside its baselines."""
+    for variant in sorted({name for r in results for name in r.get("variants", {})}):
+        table = Table(title=variant)
+        for column in ("cell", "metric", "BM25", "text", "image", "audio", "late", "fused", "95 %", "trained"):
+            table.add_column(column)
+        for result in results:
+            if variant not in result.get("variants", {}):
+                continue
+            systems = result["variants"][variant]["all"]["systems"]
+            metric = next(iter(next(iter(systems.values()))))
+            cell = replace(Cell(**result["cell"]))
+            row = [
+                f"{systems[s][metric]['mean']:.3f}" if s in systems else ""
+                for s in ("bm25", "text", "image", "audio", "late", "fused")
+            ]
+            ends = f"{systems['fused'][metric]['low']:.3f}–{systems['fused'][metric]['high']:.3f}"
+            table.add_row(cell.name, metric, *row, ends, f"{result.get('parameters', {}).get('trained', 0):,}")
+        console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", help="folder of a saved text encoder")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "matrix")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "matrix")
+    parser.add_argument("--only", default="", help="cells whose name holds this text")
+    options = parser.parse_args()
+    matrix = Matrix(options.data.resolve(), options.runs.resolve(), options.out.resolve())
+    planned = [c for c in first(matrix.data, options.model) if options.only in c.name and matrix.has_data(c)]
+    results = [matrix.run(cell) for cell in planned]
+    if not any("error" in result for result in results):
+        ranked = [r for r in results if r["cell"]["row"].startswith("fashion fusion")]
+        more = further(finalists(ranked)) if len(ranked) == len(FUSIONS) else []
+        results += [matrix.run(cell) for cell in more if options.only in cell.name]
+    show(results)
+    if any("error" in result for result in results):
+        sys.exit("some cells failed; run the same command again to repeat them.")
+
+
+if __name__ == "__main__":
+    main()
