@@ -13,7 +13,7 @@ from ray.tune.search.sample import Domain
 
 from fuserank.config import Experiment
 
-SEARCHED_WEIGHTS = ("text", "image", "audio", "price", "align")
+SEARCHED_WEIGHTS = ("text", "image", "audio", "price", "attributes", "align")
 WEIGHT_RANGE = (0.2, 2.0)  # not less: in `train` a head also teaches its encoder, which no trial can see
 DROPOUT_RANGE = (0.0, 0.5)
 DIGITS = 4  # significant digits of a searched number

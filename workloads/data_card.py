@@ -13,25 +13,32 @@ import pyarrow.parquet as pq
 
 from fuserank.evaluation.page import Cell, Page, thumbnail
 from fuserank.evaluation.plots import counts, distribution
+from fuserank.features import attributes
+from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.text import product_text, text_columns
 from fuserank.records.media import media_path
 
 SHOWN = 12  # products or rows of a gallery
 CATEGORIES = 15
+VALUES = 20
 READ_AT_ONCE = 16_384  # products
 
 
-def write_data_card(folder: Path, name: str, text_fields: tuple[str, ...], summary: dict[str, Any]) -> Path:
+def write_data_card(
+    folder: Path, name: str, text_fields: tuple[str, ...], known: AttributeVocabulary, summary: dict[str, Any]
+) -> Path:
     """Write `data_card.html` beside the tables it describes; returns its path.
 
     Args:
         folder: the stage's, its tables written. name: the run's. text_fields: what a product's text is made of.
+        known: the attribute values that the model is told of.
     """
     page = Page(f"{name}: data card")
     _tables(page, summary)
-    columns = ["product_id", "title", "price", "category", "images", *text_columns(text_fields)]
+    columns = ["product_id", "title", "price", "category", "images", *text_columns(text_fields), *attributes.COLUMNS]
     file = pq.ParquetFile(folder / "products.parquet")
     lengths, prices, categories, accepted = [], [], Counter[str](), []
+    told: Counter[str] = Counter()
     flagged = {flag["id"]: flag for flag in pq.read_table(folder / "flags.parquet").to_pylist()}
     aside = _set_aside(folder)
     pictures: dict[str, str | None] = dict.fromkeys(row["product_id"] for row in aside if row["product_id"])
@@ -41,6 +48,7 @@ def write_data_card(folder: Path, name: str, text_fields: tuple[str, ...], summa
             lengths.append(len(product_text(row, text_fields).split()))
             prices += [float(row["price"])] if row["price"] is not None else []
             categories.update((row["category"] or [])[-1:])
+            told.update(known.told(row))
             if row["product_id"] in pictures:
                 pictures[row["product_id"]] = _picture(folder, row)
             flag = flagged.get(row["product_id"])
@@ -48,7 +56,7 @@ def write_data_card(folder: Path, name: str, text_fields: tuple[str, ...], summa
                 odd.append((f"{_caption(row)}: {flag['flag']}, {flag['detail']}", _picture(folder, row)))
             elif flag is None and len(accepted) < SHOWN:
                 accepted.append((_caption(row), _picture(folder, row)))
-    _plots(page, np.array(lengths), np.array(prices), categories)
+    _plots(page, np.array(lengths), np.array(prices), categories, told)
     page.heading("Products and rows")
     page.gallery("accepted", accepted)
     page.gallery("flagged", odd)
@@ -87,7 +95,7 @@ def _tables(page: Page, summary: dict[str, Any]) -> None:
         page.table(["in a group by", "products"], [[why, Cell(n, str(n))] for why, n in summary["duplicates"].items()])
 
 
-def _plots(page: Page, lengths: np.ndarray, prices: np.ndarray, categories: Counter[str]) -> None:
+def _plots(page: Page, lengths: np.ndarray, prices: np.ndarray, categories: Counter[str], told: Counter[str]) -> None:
     page.heading("What the products are like")
     middle, most = (float(np.median(lengths)), int(lengths.max())) if len(lengths) else (0.0, 0)
     caption = f"Words of a product's text, split at spaces; median {middle:g}, longest {most}"
@@ -98,6 +106,10 @@ def _plots(page: Page, lengths: np.ndarray, prices: np.ndarray, categories: Coun
     if categories:
         names, numbers = zip(*categories.most_common(CATEGORIES), strict=True)
         page.plot(counts(names, numbers, "categories"), f"The largest of {len(categories)} categories (lowest level)")
+    if told:
+        names, numbers = zip(*told.most_common(VALUES), strict=True)
+        caption = f"The most frequent of {len(told)} known values of brand, category and attributes"
+        page.plot(counts(names, numbers, "attribute values"), caption)
 
 
 def _set_aside(folder: Path) -> list[dict[str, Any]]:

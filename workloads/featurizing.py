@@ -145,7 +145,7 @@ def featurize_queries(
                 values["audio"].append(None if mel is None else mel.tobytes())
             values["query_id"] = [row["query_id"] for row in kept]
             values["tokens"] = rows.tokens([row["text"] for row in kept])
-            values["price"] = [None] * len(kept)
+            values["price"] = values["attributes"] = [None] * len(kept)
             file.write_table(pa.table([pa.array(values[f.name], f.type) for f in schema], schema=schema))
             tables.append(pa.Table.from_pylist(kept, schema=QUERY))
     table = pa.concat_tables(tables)

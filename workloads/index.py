@@ -73,7 +73,7 @@ def _reranker(experiment, model, splits, products: pa.Table, texts, vectors, mas
     """Fit on validation queries over the validation catalogue, as it is and with the text of a seeded half hidden."""
     import torch
 
-    from fuserank.evaluation.slices import hidden_half
+    from fuserank.evaluation.slices import hidden_half, without_words
     from fuserank.models.reranker import Reranker, candidate_features, feature_names
     from fuserank.retrieval.catalogue import Catalogue
     from fuserank.retrieval.lexical import LexicalIndex
@@ -97,9 +97,7 @@ def _reranker(experiment, model, splits, products: pa.Table, texts, vectors, mas
     hidden = hidden_half(ids, experiment.evaluate.hidden_text, experiment.seed + 1)
     found: tuple[list, list, list, list] = ([], [], [], [])
     for hide in (np.zeros(len(rows), bool), hidden):
-        shown = mask[torch.from_numpy(rows)].clone()
-        if "text" in model.modalities:
-            shown[torch.from_numpy(hide), model.modalities.index("text")] = False
+        shown = torch.from_numpy(without_words(mask.numpy()[rows], hide, model.modalities))
         mine = vectors[torch.from_numpy(rows)]
         matrix = fused_table(model, (mine, shown), device).cpu().numpy()
         with tempfile.TemporaryDirectory() as scratch:

@@ -38,13 +38,14 @@ def write_card(experiment: Experiment, preprocess: Path, folder: Path, summary: 
 {_data(preprocess)}
 
 Encoders, fusion and recommender learn from the training split alone; the validation split chooses epochs and settings.
-What is missing in a product (text, picture, sound, price) is masked, not filled in.
+What is missing in a product (text, picture, sound, price, attributes) is masked, not filled in.
 
 ## Model
 
 {_parts(summary["parameters"])}
 
-Fusion: {experiment.fusion.kind}, width {experiment.fusion.width}. Encoders: {_encoders(experiment)}.
+Fusion: {experiment.fusion.kind}, width {experiment.fusion.width}.
+Encoders: {_encoders(experiment, summary["parameters"])}.
 Seed {experiment.seed}.
 
 ## Result
@@ -80,9 +81,11 @@ def _parts(parameters: dict[str, dict[str, int]]) -> str:
     return "\n".join(["| part | trained parameters | all |", "|---|---|---|", *rows])
 
 
-def _encoders(experiment: Experiment) -> str:
+def _encoders(experiment: Experiment, parameters: dict[str, Any]) -> str:
     told = []
     for modality in experiment.encoders.modalities:
+        if f"encoders.{modality}" not in parameters:  # attributes of a shop that has none
+            continue
         settings = getattr(experiment.encoders, modality)
         name = getattr(settings, "model", None) or "built small from the config"
         told.append(f"{modality} ({name}, {getattr(settings, 'adaptation', 'full')})")

@@ -7,6 +7,7 @@ Run: `fuserank preprocess -c FILE`.
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 
 from fuserank.artifacts import code_digest, run_stage, write_json
 from fuserank.config import Experiment
+from fuserank.features import attributes
+from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer
@@ -33,7 +36,7 @@ from workloads.merging import followed, followed_judgments, followed_links, take
 from workloads.progress import say
 from workloads.summary import missing_table, row_counts, show, value_counts
 
-TOKENIZER_TEXTS = 200_000  # of more products, every n-th text trains the tokenizer
+FITTED = 200_000  # of more products, every n-th trains the tokenizer and tells its attribute values
 READ_AT_ONCE = 16_384  # rows held as Python objects
 
 
@@ -111,9 +114,12 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "flags": value_counts(flagged["flag"]),
         "duplicates": value_counts(done.duplicates["reason"]),
         "vocabulary": featurizer.settings.vocabulary,
+        "attribute values": len(featurizer.settings.attributes.values),
     }
     write_json(folder / "summary.json", summary)
-    card = write_data_card(folder, experiment.name, tuple(settings.text_fields), summary)
+    card = write_data_card(
+        folder, experiment.name, tuple(settings.text_fields), featurizer.settings.attributes, summary
+    )
     show(summary)
     say(f"data card: {card}")
     for part in aside.values():
@@ -122,7 +128,8 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
 
 
 def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurizer:
-    """Tokenizer and price edges from training products (all where products have no split) and training queries only."""
+    """Tokenizer, price edges and attribute values from training products and training queries only (all products where
+    the split is not by product)."""
     settings = experiment.preprocess
     shapes = FeatureSettings(
         text_fields=tuple(settings.text_fields),
@@ -133,10 +140,11 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
         seconds=settings.audio.seconds,
         mels=settings.audio.mels,
     )
-    training = staged.select([*text_columns(shapes.text_fields), "price", "split"]).filter(
+    columns = [*text_columns(shapes.text_fields), *attributes.COLUMNS, "price"]
+    training = staged.select(list(dict.fromkeys(columns))).filter(
         pc.call_function("coalesce", [pc.call_function("equal", [staged["split"], TRAINING]), pa.scalar(True)])
     )
-    every = max(1, math.ceil(training.num_rows / TOKENIZER_TEXTS))
+    every = max(1, math.ceil(training.num_rows / FITTED))
     texts: list[str] = []
     prices: list[float] = []
     for batch in training.to_batches(max_chunksize=READ_AT_ONCE):
@@ -144,10 +152,17 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
         texts += [product_text(row, shapes.text_fields) for row in rows[::every]]
         prices += [value for row in rows if (value := log_price(row["price"])) is not None]
     texts += [row["text"] for row in asked.to_pylist() if row["split"] == TRAINING and row["text"]]
+    told = training.select(attributes.COLUMNS)
+    known = AttributeVocabulary.fit(
+        (row for batch in told.to_batches(READ_AT_ONCE) for row in batch.to_pylist()[::every]),
+        settings.attributes.values,
+        settings.attributes.vocabulary,
+        settings.attributes.bins,
+    )
     return Featurizer.fit(
         texts,
         prices,
-        shapes,
+        replace(shapes, attributes=known),
         tokenizer=settings.tokenizer,
         vocabulary=settings.vocabulary,
         price_quantiles=settings.price_quantiles,

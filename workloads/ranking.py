@@ -14,6 +14,7 @@ import torch
 
 from fuserank.errors import InputError
 from fuserank.evaluation.metrics import rank_rows
+from fuserank.evaluation.slices import without_words
 from fuserank.evaluation.systems import late_order, modality_orders
 from fuserank.features.table import FeatureTable
 from fuserank.models.fused import FusedModel
@@ -94,14 +95,13 @@ def evaluation_catalogue(
 
     Args:
         rows: int64 [N] rows of `whole`.
-        hidden: bool [N] whose text nobody sees: masked for the model, empty for word search.
+        hidden: bool [N] whose words nobody sees: masked for the model, empty for word search.
         texts: what word search reads of each product of `whole`.
         scratch: an empty folder for the word index, which must outlive the catalogue.
     """
-    modality_vectors, mask = whole.modality_vectors[rows], whole.mask[rows].copy()
+    modality_vectors, mask = whole.modality_vectors[rows], without_words(whole.mask[rows], hidden, model.modalities)
     vectors = np.asarray(whole.vectors[rows], np.float32)
     if hidden.any():
-        mask[hidden, model.modalities.index("text")] = False
         with torch.inference_mode():
             known = torch.from_numpy(modality_vectors.astype(np.float32))
             vectors = model.product_vectors(known, torch.from_numpy(mask)).float().numpy()

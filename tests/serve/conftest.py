@@ -45,13 +45,13 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, shop: ModuleType) -> Ex
 
 
 @pytest.fixture(scope="session")
-def deployments(experiment: Experiment) -> dict[str, Any]:
+def deployments(experiment: Experiment, shop: ModuleType) -> dict[str, Any]:
     folder = generation_folder(experiment)
     return {
         "text": TextEncoder(folder),
         "image": ImageEncoder(folder),
         "retriever": RetrieverDeployment(folder, experiment.index.candidates),
-        "reranker": RerankerDeployment(folder, ("text", "image", "price")),
+        "reranker": RerankerDeployment(folder, shop.MODALITIES),
         "feedback": Feedback(store_url(experiment), folder.name),
     }
 

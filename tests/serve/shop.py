@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from fuserank import config
+from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.batch import collate
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.models.build import build_model
@@ -23,7 +24,7 @@ from fuserank.retrieval.generation import write_generation
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200), "black": (20, 20, 20)}
 KINDS = ("shoe", "shirt", "watch", "bag", "hat")
 BRANDS = ("Acme", "Nord")
-MODALITIES = ("text", "image", "price")
+MODALITIES = ("text", "image", "price", "attributes")
 
 
 def picture(colour: str, size: int = 48) -> bytes:
@@ -86,22 +87,24 @@ def build_run(root: Path) -> config.Experiment:
     featurizer = Featurizer.fit(
         [document["title"] for document in documents],
         [float(np.log(12.5)), float(np.log(40.5))],
-        FeatureSettings(image_size=(32, 32)),
+        FeatureSettings(image_size=(32, 32), attributes=AttributeVocabulary.fit(documents)),
         vocabulary=200,
     )
     featurizer.save(root / "featurizer")
     settings = featurizer.settings
+    edges, known = list(settings.price_edges), len(settings.attributes.values)
     model = build_model(
-        experiment.encoders, experiment.fusion, settings.vocabulary, 32, settings.mels, list(settings.price_edges)
+        experiment.encoders, experiment.fusion, settings.vocabulary, 32, settings.mels, edges, known
     ).eval()
     save_model(model, root / "model")
     save_weights(Reranker(len(feature_names(MODALITIES))), root / "model" / "reranker.safetensors")
-    vectors, mask = np.zeros((len(documents), 3, 32), np.float32), np.zeros((len(documents), 3), bool)
+    vectors, mask = np.zeros((len(documents), 4, 32), np.float32), np.zeros((len(documents), 4), bool)
     texts = [featurizer.product_text(document) for document in documents]
     values = [
         featurizer.text(texts),
         [featurizer.image((media / n[0][:2] / n[0]).read_bytes()) if (n := d["images"]) else None for d in documents],
         [featurizer.price(document["price"]) for document in documents],
+        [featurizer.attributes(document) for document in documents],
     ]
     with torch.inference_mode():
         for m, modality in enumerate(MODALITIES):

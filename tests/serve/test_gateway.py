@@ -49,7 +49,7 @@ def test_the_order_equals_the_offline_pipeline(client: TestClient, experiment: E
 
     generation = open_generation(generation_folder(experiment))
     model, featurizer = load_model(generation.model_folder), Featurizer.load(generation.featurizer_folder)
-    vectors, mask = torch.zeros(1, 3, 32), torch.tensor([[True, False, False]])
+    vectors, mask = torch.zeros(1, 4, 32), torch.tensor([[True, False, False, False]])
     with torch.inference_mode():
         vectors[0, 0] = model.encode("text", collate("text", featurizer.text(["blue bag"])))[0]
         fused, heads = model.search_vectors(vectors, mask)

@@ -49,7 +49,7 @@ def test_products_are_exact(done: tuple[Path, dict]) -> None:
     assert media_path(folder / "media", rows[3]["audio"]).read_bytes() == sound(900)
     assert summary["rows"]["products"]["in"] == PRODUCTS + 4
     assert summary["rows"]["products"]["out"] == PRODUCTS
-    assert summary["missing"]["without"] == {"text": 1, "image": 4, "audio": 56, "price": 2}
+    assert summary["missing"]["without"] == {"text": 1, "image": 4, "audio": 56, "price": 2, "attributes": 1}
     assert json.loads((folder / "summary.json").read_text()) == summary
 
 

@@ -47,6 +47,7 @@ def build_run(root: Path, held_out: str = "evaluation") -> Experiment:
     _write_features(folder / "query_features.parquet", "query_id", featurizer, features)
     described = []
     for product in products:
+        ids = featurizer.attributes(product)
         name = product["images"][0] if product["images"] else None
         described.append(
             {
@@ -57,6 +58,7 @@ def build_run(root: Path, held_out: str = "evaluation") -> Experiment:
                 else None,
                 "audio": None,
                 "price": featurizer.price(product["price"]),
+                "attributes": None if ids is None else ids.tobytes(),
             }
         )
     _write_features(folder / "features" / "0.parquet", "product_id", featurizer, described)

@@ -140,6 +140,14 @@ class AudioFeatures(Section):
     mels: Positive = 40
 
 
+class AttributeFeatures(Section):
+    """Which brand, category and attribute values the attributes encoder knows."""
+
+    vocabulary: Positive = 2000  # known values, the most frequent ones; each in two training products at least
+    values: Positive = 32  # of one product; of more, the rarer ones
+    bins: Annotated[int, Field(ge=2)] = 8  # quantile bins of an attribute with more different numbers than that
+
+
 class Preprocess(Section):
     """Records → clean products and model inputs."""
 
@@ -153,6 +161,7 @@ class Preprocess(Section):
     text_tokens: Annotated[int, Field(ge=4, le=512)] = 32
     audio: AudioFeatures = AudioFeatures()
     price_quantiles: Positive = 16
+    attributes: AttributeFeatures = AttributeFeatures()
     rows_per_block: Positive = 512
     merge_duplicates: list[
         Literal["same text", "similar text", "same picture", "similar picture"]

@@ -60,6 +60,12 @@ class PriceEncoder(Section):
     frequencies: Positive = 8
 
 
+class AttributesEncoder(Section):
+    """Mean of the embeddings of a product's brand, category and attribute values, and a small network over it."""
+
+    hidden: Positive = 64
+
+
 class RecommenderModel(Section):
     """M_R: a causal transformer over the user's recent events on fused product vectors."""
 
@@ -69,6 +75,9 @@ class RecommenderModel(Section):
     dropout: Fraction = 0.2
 
 
+_MODALITIES = ("text", "image", "audio", "price", "attributes")  # as in records/schema.py, which needs pyarrow
+
+
 class Encoders(Section):
     """The models that see each modality, and the recommender; a null encoder leaves its modality out."""
 
@@ -76,16 +85,17 @@ class Encoders(Section):
     image: ImageEncoder | None = ImageEncoder()
     audio: AudioEncoder | None = AudioEncoder()
     price: PriceEncoder | None = PriceEncoder()
+    attributes: AttributesEncoder | None = AttributesEncoder()
     recommender: RecommenderModel | None = RecommenderModel()
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(m for m in ("text", "image", "audio", "price") if getattr(self, m) is not None)
+        return tuple(m for m in _MODALITIES if getattr(self, m) is not None)
 
     @model_validator(mode="after")
     def _something(self) -> "Encoders":
         if not self.modalities:
-            raise ValueError("encoders: at least one of text, image, audio, price must be configured")
+            raise ValueError(f"encoders: at least one of {', '.join(_MODALITIES)} must be configured")
         return self
 
 
@@ -108,6 +118,7 @@ class LossWeights(Section):
     image: Weight = 0.5
     audio: Weight = 0.3
     price: Weight = 0.1
+    attributes: Weight = 0.3
     recommend: Weight = 0.3
     fused: Weight = 1.0
     align: Weight = 0.2

@@ -56,7 +56,7 @@ class Train(Section):
     mined: Fraction = 0.0  # share of the bank that is hard negatives: what ranks high for a query and is no answer
     refine: Refine = Refine()
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
-    token_dropout: Fraction = 0.1  # share of the words that each step hides
+    token_dropout: Fraction = 0.1  # share of the words and attribute values that each step hides
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     encoder_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Weight = 0.01

@@ -22,6 +22,7 @@ LABELS = {
     "image": "image only",
     "audio": "audio only",
     "price": "price only",
+    "attributes": "attributes only",
     "fused": "fused (vectors)",
     "served": "served (hybrid + rerank)",
     "recommender": "M_R",

@@ -11,6 +11,8 @@ import pyarrow as pa
 from fuserank.evaluation.metrics import grades_of, recall_at_k
 
 ALL = "all queries"
+WORDED = ("text", "attributes")
+"""What a product loses whose text is hidden: attributes say the same words over (brand, category, colour)."""
 
 
 def query_kind(text: str | None, image: str | None, audio: str | None) -> str:
@@ -54,6 +56,12 @@ def recall_without(
         if (kept >= relevant).any():
             found[name] = recall_at_k(grades_of(order, kept), kept, k, relevant)
     return found
+
+
+def without_words(mask: np.ndarray, hidden: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+    """The products' mask bool [N, M] with everything WORDED taken from those that `hidden` [N] marks."""
+    worded = np.isin(np.array(modalities), WORDED)
+    return mask & ~(hidden[:, None] & worded)
 
 
 def hidden_half(product_ids: Sequence[str], share: float, seed: int) -> np.ndarray:

@@ -16,7 +16,8 @@ def collate(modality: str, values: Sequence[Any], *, pad_id: int = 0) -> dict[st
 
     Args:
         modality: one of MODALITIES.
-        values: token id lists | uint8 [H, W, 3] | float16 [mels, frames] | log-prices; none may be missing.
+        values: token id lists | uint8 [H, W, 3] | float16 [mels, frames] | log-prices |
+            int32 [V] attribute ids; none may be missing.
         pad_id: the tokenizer's padding id.
 
     Returns:
@@ -24,6 +25,7 @@ def collate(modality: str, values: Sequence[Any], *, pad_id: int = 0) -> dict[st
         image: `pixels` uint8 [B, 3, H, W], channels last in memory.
         audio: `mel` float32 [B, mels, frames].
         price: `log_price` float32 [B].
+        attributes: `attribute_ids` int64 [B, V].
 
     Raises:
         ValueError: unknown modality or no rows.
@@ -39,6 +41,8 @@ def collate(modality: str, values: Sequence[Any], *, pad_id: int = 0) -> dict[st
         return {"mel": torch.from_numpy(np.stack(list(values)).astype(np.float32))}
     if modality == "price":
         return {"log_price": torch.tensor([float(value) for value in values], dtype=torch.float32)}
+    if modality == "attributes":
+        return {"attribute_ids": torch.from_numpy(np.stack(list(values)).astype(np.int64))}
     raise ValueError(f"unknown modality {modality!r}")
 
 

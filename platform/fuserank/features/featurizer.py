@@ -1,11 +1,12 @@
 """Everything between a record and a model's input, fitted once and used alike offline and online.
 
-Reads and writes a folder: `tokenizer/` (a Hugging Face fast tokenizer) and `features.json` (sizes, rates, price edges).
+Reads and writes a folder: `tokenizer/` (a Hugging Face fast tokenizer) and `features.json` (sizes, rates, price edges,
+known attribute values).
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 
 from fuserank.errors import ModelError
 from fuserank.features import audio, image, price, text
+from fuserank.features.attributes import AttributeVocabulary
 
 FILE = "features.json"
 
@@ -35,6 +37,7 @@ class FeatureSettings:
     seconds: float = 1.6
     mels: int = 40
     price_edges: tuple[float, ...] = ()
+    attributes: AttributeVocabulary = field(default_factory=AttributeVocabulary)
     pad_id: int = 0
     mask_id: int | None = None
     vocabulary: int = 0
@@ -50,7 +53,7 @@ class FeatureSettings:
 
 
 class Featurizer:
-    """Turns text, pictures, sounds and prices into arrays. Small, picklable, without torch."""
+    """Turns text, pictures, sounds, prices and attributes into arrays. Small, picklable, without torch."""
 
     def __init__(self, tokenizer: Tokenizer, settings: FeatureSettings):
         tokenizer.no_padding()
@@ -78,15 +81,15 @@ class Featurizer:
         Raises:
             ModelError: `tokenizer` cannot be loaded.
         """
-        values = asdict(settings)
+        values: dict[str, Any] = {}
         if tokenizer is None:
             found = text.train_tokenizer(texts, vocabulary)
-            values |= {"pad_id": found.token_to_id(text.PAD), "mask_id": found.token_to_id(text.MASK)}
+            values = {"pad_id": found.token_to_id(text.PAD), "mask_id": found.token_to_id(text.MASK)}
         else:
             found, values["pad_id"], values["mask_id"], values["special_tokens"] = text.fetch_tokenizer(tokenizer)
         edges = tuple(price.quantile_edges(log_prices, price_quantiles))
         values |= {"vocabulary": found.get_vocab_size(), "price_edges": edges}
-        return cls(found, FeatureSettings(**values))
+        return cls(found, replace(settings, **values))
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer/` and `features.json` into the folder."""
@@ -108,6 +111,8 @@ class Featurizer:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
             for name in ("text_fields", "image_size", "price_edges"):
                 values[name] = tuple(values[name])
+            if "attributes" in values:  # generations of versions that knew none have none
+                values["attributes"] = AttributeVocabulary.of(values["attributes"])
             return cls(tokenizer, FeatureSettings(**values))
         except Exception as error:  # tokenizers raises bare Exceptions
             raise ModelError(f"no usable featurizer in {folder}: {error}", "Run `fuserank preprocess` again.") from None
@@ -132,6 +137,10 @@ class Featurizer:
     def price(self, amount: float | Decimal | None) -> float | None:
         """Natural logarithm of the price, None if missing or not above 0."""
         return price.log_price(amount)
+
+    def attributes(self, product: Mapping[str, Any]) -> np.ndarray | None:
+        """A PRODUCT row's known attribute values, int32 [width] ids padded with 0; None if there is none."""
+        return self.settings.attributes.ids(product)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids → readable text, special tokens left out."""

@@ -1,7 +1,8 @@
 """How features files are laid out, for those that write them. Without torch, which data workers need not load.
 
 Columns: an id (`product_id` or `query_id`), `tokens` list<int32>, `image` raw uint8 H·W·3 RGB, `audio` raw float16
-mels·frames, `price` float32 log-price; null where the modality is missing. Shapes travel in the file's metadata.
+mels·frames, `price` float32 log-price, `attributes` raw int32 ids; null where the modality is missing. Shapes travel in
+the file's metadata.
 Queries are one file; products are a folder of parts, in the order of their names, with what a later run needs.
 """
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from fuserank.features.featurizer import FeatureSettings
 
-COLUMNS = {"text": "tokens", "image": "image", "audio": "audio", "price": "price"}
+COLUMNS = {"text": "tokens", "image": "image", "audio": "audio", "price": "price", "attributes": "attributes"}
 SHAPES_KEY = b"fuserank.shapes"
 PROBLEM = pa.struct([("part", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 KEY = 16  # bytes that stand for all a row's costly values are made of
@@ -26,7 +27,8 @@ _NOT_FEATURES = [
     pa.field("picture_signature", pa.uint64()),
 ]
 CARRIED = ("image", "audio", "images", "sound", "problems", "text_signature", "picture_signature")
-"""What a later run takes from a part when a row's key is the same: all but tokens and price, which depend on others."""
+"""What a later run takes from a part when a row's key is the same: all but tokens, price and attributes, which depend
+on other products."""
 
 
 def feature_schema(identifier: str, settings: FeatureSettings) -> pa.Schema:
@@ -34,6 +36,7 @@ def feature_schema(identifier: str, settings: FeatureSettings) -> pa.Schema:
     shapes = {
         "image": [*settings.image_size, 3],
         "audio": [settings.mels, settings.frames],
+        "attributes": [settings.attributes.width],
         "pad_id": settings.pad_id,
     }
     return pa.schema(
@@ -43,6 +46,7 @@ def feature_schema(identifier: str, settings: FeatureSettings) -> pa.Schema:
             ("image", pa.binary()),
             ("audio", pa.binary()),
             ("price", pa.float32()),
+            ("attributes", pa.binary()),
         ],
         metadata={SHAPES_KEY: json.dumps(shapes).encode()},
     )

@@ -71,6 +71,8 @@ class RowFeaturizer:
             "tokens": pa.array(self.tokens(texts), pa.list_(pa.int32())),
             "price": pa.array([self.featurizer.price(row["price"]) for row in rows], pa.float32()),
         }
+        known = [self.featurizer.attributes(row) for row in rows]
+        columns["attributes"] = pa.array([None if ids is None else ids.tobytes() for ids in known], pa.binary())
         part = pa.table([columns[name] for name in schema.names], schema=schema)
         told = {name: block[name] for name in TOLD.names if name in block.column_names}
         told |= {"images": part["images"], "audio": part["sound"], "reused": pa.array([bool(one) for one in found])}

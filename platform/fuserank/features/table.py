@@ -32,6 +32,7 @@ class FeatureTable:
         images: np.ndarray,
         audio: np.ndarray,
         prices: np.ndarray,
+        attributes: np.ndarray,
         pad_id: int = 0,
     ):
         """Takes arrays as `open` builds them.
@@ -41,14 +42,14 @@ class FeatureTable:
             mask: bool [N, M].
             tokens: int32, all rows' token ids one after the other; row i has tokens[offsets[i]:offsets[i + 1]].
             images: uint8 [rows with one, H, W, 3]; audio: float16 [rows with one, mels, frames].
-            prices: float32 [N], NaN where missing.
+            prices: float32 [N], NaN where missing. attributes: int32 [rows with one, V].
         """
         self.ids = ids
         self.mask = mask
         self.tokens, self.offsets = tokens, offsets
-        self.images, self.audio, self.prices = images, audio, prices
+        self.images, self.audio, self.prices, self.attributes = images, audio, prices, attributes
         self.pad_id = pad_id
-        self._slots = {name: np.cumsum(self.has(name)) - 1 for name in ("image", "audio")}
+        self._slots = {name: np.cumsum(self.has(name)) - 1 for name in ("image", "audio", "attributes")}
         self._rows: dict[str, int] | None = None
 
     @classmethod
@@ -73,6 +74,7 @@ class FeatureTable:
         media = {
             "image": np.empty((rows, *shapes["image"]), np.uint8),
             "audio": np.empty((rows, *shapes["audio"]), np.float16),
+            "attributes": np.empty((rows, *shapes["attributes"]), np.int32),
         }
         filled = dict.fromkeys(media, 0)
         begin = 0
@@ -92,8 +94,8 @@ class FeatureTable:
                 filled[name] += len(found)
             begin = here.stop
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        images, audio = (media[name][: filled[name]] for name in ("image", "audio"))
-        return cls(ids, mask, np.concatenate(tokens), offsets, images, audio, prices, shapes["pad_id"])
+        images, audio, attributes = (array[: filled[name]] for name, array in media.items())
+        return cls(ids, mask, np.concatenate(tokens), offsets, images, audio, prices, attributes, shapes["pad_id"])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -129,6 +131,8 @@ class FeatureTable:
             return image_batch(self.images[self._slots["image"][rows]])
         if modality == "audio":
             return {"mel": torch.from_numpy(self.audio[self._slots["audio"][rows]].astype(np.float32))}
+        if modality == "attributes":
+            return {"attribute_ids": torch.from_numpy(self.attributes[self._slots[modality][rows]].astype(np.int64))}
         return {"log_price": torch.from_numpy(self.prices[rows])}
 
 

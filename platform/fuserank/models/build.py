@@ -7,6 +7,7 @@ from torch import nn
 
 from fuserank import config
 from fuserank.models.adapt import add_bottlenecks
+from fuserank.models.encoders.attributes import AttributesEncoder
 from fuserank.models.encoders.audio import AudioEncoder
 from fuserank.models.encoders.image import ImageEncoder
 from fuserank.models.encoders.price import PriceEncoder
@@ -15,12 +16,19 @@ from fuserank.models.fused import FusedModel
 
 
 def build_model(
-    encoders: config.Encoders, fusion: config.Fusion, vocabulary: int, tokens: int, mels: int, boundaries: list[float]
+    encoders: config.Encoders,
+    fusion: config.Fusion,
+    vocabulary: int,
+    tokens: int,
+    mels: int,
+    boundaries: list[float],
+    attributes: int = 0,
 ) -> FusedModel:
     """A new model, pretrained weights loaded where the config names them.
 
     Args:
-        vocabulary: number of token ids; tokens: longest text; mels: mel bands; boundaries: log-price quantiles.
+        vocabulary: number of token ids; tokens: longest text; mels: mel bands; boundaries: log-price quantiles;
+            attributes: number of known attribute values; a shop without any gets no attributes encoder.
 
     Raises:
         ModelError: a named model or weights cannot be loaded.
@@ -44,6 +52,9 @@ def build_model(
     if (price := encoders.price) is not None:
         modules["price"] = PriceEncoder(boundaries, price.frequencies)
         described["price"] = {"boundaries": boundaries, "frequencies": price.frequencies}
+    if (known := encoders.attributes) is not None and attributes > 0:
+        modules["attributes"] = AttributesEncoder(attributes, known.hidden)
+        described["attributes"] = {"vocabulary": attributes, "hidden": known.hidden}
     return _assemble(modules, described, encoders, fusion)
 
 
@@ -75,6 +86,7 @@ def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None 
         "image": lambda part: ImageEncoder(part["model"], None, part["architecture"], part["channels"]),
         "audio": lambda part: AudioEncoder(**part),
         "price": lambda part: PriceEncoder(**part),
+        "attributes": lambda part: AttributesEncoder(**part),
     }
     modules = {m: Absent(without[m]) if m in without else make(parts[m]) for m, make in makers.items() if m in parts}
     for modality, module in modules.items():

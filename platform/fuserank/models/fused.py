@@ -132,15 +132,15 @@ class FusedModel(nn.Module):
             [K, M]
         """
         query = self.query_vectors(q_vectors[None], q_mask[None], None if weights is None else weights[None])[0]
-        modalities = len(self.modalities)
+        everyone = p_mask.any(0).nonzero()[:, 0].tolist()  # what none of them has adds nothing but passes
+        modalities = len(everyone)
         worth: dict[tuple[int, ...], Tensor] = {}
         for size in range(modalities + 1):
-            for members in itertools.combinations(range(modalities), size):
-                kept = torch.zeros(modalities, dtype=torch.bool, device=p_mask.device)
+            for members in itertools.combinations(everyone, size):
+                kept = torch.zeros(len(self.modalities), dtype=torch.bool, device=p_mask.device)
                 kept[list(members)] = True
                 worth[members] = self.product_vectors(p_vectors, p_mask & kept) @ query
         shares = torch.zeros(p_mask.shape, dtype=torch.float32, device=p_mask.device)
-        everyone = range(modalities)
         for m in everyone:
             for members in (s for s in worth if m not in s):
                 rest = modalities - len(members) - 1

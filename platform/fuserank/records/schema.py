@@ -6,7 +6,7 @@ Every product field but the id may be missing (null). Media are content-addresse
 
 import pyarrow as pa
 
-MODALITIES = ("text", "image", "audio", "price")
+MODALITIES = ("text", "image", "audio", "price", "attributes")
 """What a product can be seen through. Order is the order of the modality axis M everywhere."""
 
 EVENT_TYPES = ("impression", "view", "click", "add_to_cart", "purchase", "like", "dislike", "remove")

@@ -1,4 +1,4 @@
-"""Random views of pictures and gaps in texts, drawn by each row's key.
+"""Random views of pictures and gaps in texts and attributes, drawn by each row's key.
 
 Random resized crops and flips follow SimCLR (Chen et al. 2020, https://arxiv.org/abs/2002.05709); the hue is left
 alone, because the colour of a product is part of what it is.
@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from fuserank.training.noise import uniform
 
-TOKENS, MODALITIES, VIEWS = 1_000_001, 1_000_002, 1_000_003  # streams of noise, far from those of dropout layers
+# Streams of noise, far from those of dropout layers.
+TOKENS, MODALITIES, VIEWS, VALUES = 1_000_001, 1_000_002, 1_000_003, 1_000_004
 
 
 def views(pixels: Tensor, keys: Tensor, smallest: float = 0.75, light: float = 0.15, stream: int = 0) -> Tensor:
@@ -41,3 +42,9 @@ def drop_tokens(attention_mask: Tensor, share: float, keys: Tensor) -> Tensor:
     drawn = uniform(keys, TOKENS, attention_mask.shape[1]) >= share
     drawn[:, 0] = True
     return attention_mask * drawn
+
+
+def drop_values(attribute_ids: Tensor, share: float, keys: Tensor) -> Tensor:
+    """[B, V] → the same with a random `share` of the ids made 0; a row that would lose all keeps all."""
+    drawn = (uniform(keys, VALUES, attribute_ids.shape[1]) >= share) & (attribute_ids > 0)
+    return attribute_ids * (drawn | ~drawn.any(1, keepdim=True))

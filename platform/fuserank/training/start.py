@@ -35,6 +35,7 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
         settings.text_tokens,
         settings.mels,
         list(settings.price_edges),
+        len(settings.attributes.values),
     )
     if pretrained is None:
         return model

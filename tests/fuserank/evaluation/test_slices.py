@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fuserank.evaluation.slices import ALL, hidden_half, query_slices, recall_without
+from fuserank.evaluation.slices import ALL, hidden_half, query_slices, recall_without, without_words
 from fuserank.records.schema import QUERY
 
 
@@ -54,3 +54,11 @@ def test_hidden_half_is_a_share_and_follows_the_product_not_its_row():
     assert (hidden == turned).all()
     assert (hidden != hidden_half(ids, 0.5, seed=5)).any()
     assert not hidden_half(ids, 0.0, seed=4).any()
+
+
+def test_hidden_words_are_hidden_in_the_attributes_too():
+    mask, hidden = np.array([[True, True, True], [True, False, True]]), np.array([True, False])
+    found = without_words(mask, hidden, ("text", "image", "attributes"))
+    assert found.tolist() == [[False, True, False], [True, False, True]]
+    assert mask.all(1).tolist() == [True, False]  # the caller's stays
+    assert without_words(mask[:, :1], hidden, ("image",)).all()

@@ -9,20 +9,22 @@ import pytest
 import torch
 
 from fuserank.errors import InputError
+from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.batch import collate
 from fuserank.features.featurizer import FeatureSettings
 from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.features.table import FeatureTable
 from fuserank.records.schema import MODALITIES
 
-SETTINGS = FeatureSettings(image_size=(6, 4), mels=3, rate=1000, seconds=0.1, pad_id=9)
+KNOWN = AttributeVocabulary(width=5)
+SETTINGS = FeatureSettings(image_size=(6, 4), mels=3, rate=1000, seconds=0.1, pad_id=9, attributes=KNOWN)
 
 
 def make(rows: int, seed: int = 0) -> list[dict]:
     rng = np.random.default_rng(seed)
     made = []
     for number in range(rows):
-        there = rng.random(4) < 0.7
+        there = rng.random(len(MODALITIES)) < 0.7
         made.append(
             {
                 "product_id": f"p{number:04}",
@@ -30,6 +32,7 @@ def make(rows: int, seed: int = 0) -> list[dict]:
                 "image": rng.integers(0, 255, (6, 4, 3), np.uint8) if there[1] else None,
                 "audio": rng.normal(size=(3, SETTINGS.frames)).astype(np.float16) if there[2] else None,
                 "price": float(np.float32(rng.normal())) if there[3] else None,
+                "attributes": rng.integers(0, 70_000, 5, np.int32) if there[4] else None,
             }
         )
     return made
@@ -46,6 +49,7 @@ def write(path: Path, rows: list[dict], group: int) -> None:
                 [None if r["image"] is None else r["image"].tobytes() for r in part],
                 [None if r["audio"] is None else r["audio"].tobytes() for r in part],
                 [r["price"] for r in part],
+                [None if r["attributes"] is None else r["attributes"].tobytes() for r in part],
             ]
             file.write_table(
                 pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
@@ -85,6 +89,9 @@ def test_collate() -> None:
     assert (pixels[0].numpy() == picture.transpose(2, 0, 1)).all()
     assert collate("audio", [np.ones((3, 5), np.float16)])["mel"].dtype == torch.float32
     assert collate("price", [1.5, 2.0])["log_price"].tolist() == [1.5, 2.0]
+    ids = collate("attributes", [np.array([4, 0], np.int32), np.array([1, 2], np.int32)])["attribute_ids"]
+    assert ids.dtype == torch.int64
+    assert ids.tolist() == [[4, 0], [1, 2]]
     with pytest.raises(ValueError, match="unknown"):
         collate("smell", [1])
     with pytest.raises(ValueError, match="no text"):
@@ -113,7 +120,7 @@ def test_a_catalogue_of_20000_opens_quickly(tmp_path: Path) -> None:
     with feature_writer(tmp_path / "f.parquet", schema) as file:
         for start in range(0, 20_000, 1000):
             names = [f"p{start + i}" for i in range(1000)]
-            columns = [names, [[1, 2, 3]] * 1000, [pixels] * 1000, [None] * 1000, [1.0] * 1000]
+            columns = [names, [[1, 2, 3]] * 1000, [pixels] * 1000, [None] * 1000, [1.0] * 1000, [None] * 1000]
             file.write_table(
                 pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
             )

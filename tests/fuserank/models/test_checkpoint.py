@@ -19,7 +19,7 @@ from fuserank.models.encoders.text import TextEncoder
 from fuserank.models.fused import FusedModel
 from fuserank.models.fusion import FUSIONS
 
-EDGES = [1.0, 2.0, 3.0]
+EDGES, KNOWN = [1.0, 2.0, 3.0], 7
 INPUTS: dict[str, dict[str, torch.Tensor]] = {
     "text": {
         "input_ids": torch.tensor([[2, 7, 9, 3], [2, 5, 3, 0]]),
@@ -28,6 +28,7 @@ INPUTS: dict[str, dict[str, torch.Tensor]] = {
     "image": {"pixels": torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)},
     "audio": {"mel": torch.randn(2, 8, 24)},
     "price": {"log_price": torch.tensor([0.5, 2.5])},
+    "attributes": {"attribute_ids": torch.tensor([[1, 5, 7], [3, 0, 0]])},
 }
 
 
@@ -43,7 +44,7 @@ def build(kind: str = "gated", **encoders: Any) -> FusedModel:
     torch.manual_seed(0)
     small = {"text": {"layers": 1, "hidden": 16, "heads": 2}, "audio": {"channels": 8}, "recommender": {"layers": 1}}
     experiment = config.validate({"encoders": {**small, **encoders}, "fusion": {"kind": kind, "width": 16}})
-    return build_model(experiment.encoders, experiment.fusion, 40, 12, 8, EDGES)
+    return build_model(experiment.encoders, experiment.fusion, 40, 12, 8, EDGES, KNOWN)
 
 
 def answers(model: FusedModel) -> torch.Tensor:
@@ -80,9 +81,17 @@ def test_round_trip_of_every_fusion(kind: str, tmp_path: Path) -> None:
 
 
 def test_no_recommender_and_few_modalities(tmp_path: Path) -> None:
-    model = build(audio=None, price=None, recommender=None)
+    model = build(audio=None, price=None, attributes=None, recommender=None)
     assert model.modalities == ("text", "image")
     assert same_after_a_round_trip(model, tmp_path / "model").recommender is None
+
+
+def test_a_shop_without_attributes_gets_no_attributes_encoder() -> None:
+    experiment = config.validate({"encoders": {"recommender": None}})
+    assert experiment.encoders.attributes is not None
+    for known, expected in ((0, ()), (3, ("attributes",))):
+        model = build_model(experiment.encoders, experiment.fusion, 40, 12, 8, EDGES, known)
+        assert model.modalities == ("text", "image", "audio", "price", *expected)
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +251,6 @@ def test_only_the_encoders_asked_for(tmp_path: Path) -> None:
                 assert torch.equal(*found)
             else:
                 assert not list(part.encoders[modality].parameters())
-        vectors, mask = torch.randn(2, 4, 16), torch.ones(2, 4, dtype=torch.bool)
+        vectors, mask = torch.randn(2, 5, 16), torch.ones(2, 5, dtype=torch.bool)
         assert torch.equal(part.query_vectors(vectors, mask), model.query_vectors(vectors, mask))
         assert torch.equal(part.product_vectors(vectors, mask), model.product_vectors(vectors, mask))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fuserank.errors import ModelError
+from fuserank.models.encoders.attributes import AttributesEncoder
 from fuserank.models.encoders.audio import AudioEncoder
 from fuserank.models.encoders.image import MEAN, SPREAD, ImageEncoder
 from fuserank.models.encoders.price import PriceEncoder
@@ -126,3 +127,22 @@ def test_audio_hears_no_volume() -> None:
     torch.testing.assert_close(encoder(mel[1:2])[0], found[1], atol=1e-5, rtol=1e-4)
     assert encoder(torch.full((1, 10, 40), -9.0)).isfinite().all()  # silence
     assert not torch.allclose(encoder(mel.flip(2)), found, atol=1e-3)
+
+
+def test_attributes_are_a_bag() -> None:
+    """The mean of the embeddings and a network over it, written out; padding and order change nothing."""
+    torch.manual_seed(0)
+    encoder = AttributesEncoder(vocabulary=9, hidden=8).eval()
+    found = encoder(torch.tensor([[1, 9, 4, 0], [9, 4, 1, 0], [7, 0, 0, 0], [0, 0, 0, 0]]))
+    table = encoder.embedding.weight.detach()
+    for row, ids in ((0, [1, 9, 4]), (2, [7])):
+        mean = table[ids].sum(0) / len(ids)
+        inside = mean @ encoder.network[0].weight.T + encoder.network[0].bias
+        bent = inside * 0.5 * (1 + torch.erf(inside / math.sqrt(2)))
+        expected = mean + bent @ encoder.network[2].weight.T + encoder.network[2].bias
+        torch.testing.assert_close(found[row], expected)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(encoder(torch.tensor([[7]]))[0], found[2])
+    found.sum().backward()
+    assert (encoder.embedding.weight.grad[0] == 0).all()  # type: ignore[index]
+    assert found.shape == (4, encoder.width)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from fuserank.errors import ConfigError
-from fuserank.models.fused import FusedModel
+from fuserank.models.fused import QUERYABLE, FusedModel
 from fuserank.models.fusion import FUSIONS, build_fusion
+from fuserank.records.schema import MODALITIES
 
-WIDTH, BATCH = 16, 9
-MODALITIES = ("text", "image", "audio", "price")
+WIDTH, BATCH, M = 16, 9, len(MODALITIES)
 
 
 class Plain(nn.Module):
@@ -35,9 +35,9 @@ def make(kind: str, seed: int = 0) -> FusedModel:
 
 def sides(seed: int = 1) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    vectors = nn.functional.normalize(torch.randn(BATCH, 4, WIDTH, generator=generator), dim=-1)
-    mask = torch.rand(BATCH, 4, generator=generator) < 0.6
-    mask[0], mask[1], mask[2] = True, False, torch.tensor([True, False, False, False])
+    vectors = nn.functional.normalize(torch.randn(BATCH, M, WIDTH, generator=generator), dim=-1)
+    mask = torch.rand(BATCH, M, generator=generator) < 0.6
+    mask[0], mask[1], mask[2] = True, False, torch.arange(M) == 0
     return vectors, mask
 
 
@@ -51,7 +51,7 @@ def test_masked_slots_never_change_a_bit(model: FusedModel, rubbish: float) -> N
     vectors, mask = sides()
     spoilt = torch.where(mask[..., None], vectors, rubbish)
     assert torch.equal(model.product_vectors(vectors, mask), model.product_vectors(spoilt, mask))
-    weights = torch.rand(BATCH, 4)
+    weights = torch.rand(BATCH, M)
     assert torch.equal(model.query_vectors(vectors, mask, weights), model.query_vectors(spoilt, mask, weights))
     clean, dirty = (model.modality_scores(v, mask, v, mask) for v in (vectors, spoilt))
     assert torch.equal(clean, dirty)
@@ -68,7 +68,7 @@ def test_masked_slots_never_reach_a_gradient(model: FusedModel) -> None:
 
 
 def test_everything_missing_is_finite(model: FusedModel) -> None:
-    vectors, mask = torch.zeros(3, 4, WIDTH), torch.zeros(3, 4, dtype=torch.bool)
+    vectors, mask = torch.zeros(3, M, WIDTH), torch.zeros(3, M, dtype=torch.bool)
     product, query = model.product_vectors(vectors, mask), model.query_vectors(vectors, mask)
     assert product.isfinite().all()
     assert query.isfinite().all()
@@ -100,9 +100,9 @@ def test_gradients_reach_every_parameter(model: FusedModel) -> None:
     _, mask = sides()
     inputs = {m: {"values": torch.randn(BATCH, Plain.width)} for m in MODALITIES}
     product = torch.stack([model.encode(m, inputs[m]) for m in MODALITIES], 1)
-    query = torch.stack([model.encode(m, inputs[m]) for m in MODALITIES[:3]], 1)
-    query = torch.cat([query, torch.zeros(BATCH, 1, WIDTH)], 1)
-    query_mask = mask & torch.tensor([True, True, True, False])
+    query = torch.stack([model.encode(m, inputs[m]) for m in QUERYABLE], 1)
+    query = torch.cat([query, torch.zeros(BATCH, M - len(QUERYABLE), WIDTH)], 1)
+    query_mask = mask & (torch.arange(M) < len(QUERYABLE))
     scores = model.query_vectors(query, query_mask) @ model.product_vectors(product, mask).T
     alone = model.modality_scores(query, query_mask, product, mask)
     target = torch.randn(BATCH, BATCH, generator=torch.Generator().manual_seed(3))
@@ -113,10 +113,10 @@ def test_gradients_reach_every_parameter(model: FusedModel) -> None:
 
 def test_a_fused_score_uses_every_present_modality(model: FusedModel) -> None:
     vectors, _ = sides()
-    mask = torch.ones(BATCH, 4, dtype=torch.bool)
+    mask = torch.ones(BATCH, M, dtype=torch.bool)
     query = model.query_vectors(vectors, mask)
     before = (query * model.product_vectors(vectors, mask)).sum(1)
-    for place in range(4):
+    for place in range(M):
         changed = vectors.clone()
         changed[:, place] = -changed[:, place]
         after = (query * model.product_vectors(changed, mask)).sum(1)
@@ -128,10 +128,10 @@ def test_a_fused_score_uses_every_present_modality(model: FusedModel) -> None:
 
 def shapley(model: FusedModel, query: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
     """Mean marginal gain over all orders in which the present modalities may arrive; nothing is worth 0."""
-    players = [m for m in range(4) if mask[m]]
-    shares = torch.zeros(4, dtype=torch.float64)
+    players = [m for m in range(M) if mask[m]]
+    shares = torch.zeros(M, dtype=torch.float64)
     for order in itertools.permutations(players):
-        before, kept = 0.0, torch.zeros(4, dtype=torch.bool)
+        before, kept = 0.0, torch.zeros(M, dtype=torch.bool)
         for player in order:
             kept[player] = True
             now = float((model.product_vectors(vectors[None], kept[None]) @ query)[0])
@@ -144,7 +144,7 @@ def shapley(model: FusedModel, query: Tensor, vectors: Tensor, mask: Tensor) -> 
 def test_contributions_are_shapley_values(model: FusedModel, weighted: bool) -> None:
     vectors, mask = sides()
     asked, asked_mask = (side[:1] for side in sides(5))
-    weights = torch.tensor([1.0, 0.3, 0.0, 2.0]) if weighted else None
+    weights = torch.tensor([1.0, 0.3, 0.0, 2.0, 1.0]) if weighted else None
     found = model.contributions(asked[0], asked_mask[0], vectors, mask, weights)
     query = model.query_vectors(asked, asked_mask, None if weights is None else weights[None])[0].detach()
     with torch.no_grad():
@@ -156,23 +156,38 @@ def test_contributions_are_shapley_values(model: FusedModel, weighted: bool) -> 
     assert (found[~mask] == 0).all()
 
 
+def test_what_no_product_has_costs_no_passes(model: FusedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, mask = sides()
+    mask[:, 1] = mask[:, 4] = False
+    asked, asked_mask = (side[0] for side in sides(5))
+    passes, original = [], model.product_vectors
+    monkeypatch.setattr(model, "product_vectors", lambda *given: passes.append(given) or original(*given))
+    found = model.contributions(asked, asked_mask, vectors, mask)
+    monkeypatch.undo()
+    assert len(passes) == 2 ** (M - 2)
+    query = model.query_vectors(asked[None], asked_mask[None])[0].detach()
+    with torch.no_grad():
+        brute = torch.stack([shapley(model, query, v, m) for v, m in zip(vectors, mask, strict=True)])
+    torch.testing.assert_close(found.double(), brute, atol=1e-5, rtol=0)
+
+
 def test_query_weights(model: FusedModel) -> None:
     vectors, _ = sides()
-    mask = torch.ones(BATCH, 4, dtype=torch.bool)
+    mask = torch.ones(BATCH, M, dtype=torch.bool)
     plain = model.query_vectors(vectors, mask)
-    torch.testing.assert_close(model.query_vectors(vectors, mask, torch.ones(BATCH, 4)), plain)
-    torch.testing.assert_close(model.query_vectors(vectors, mask, torch.full((BATCH, 4), 7.0)), plain)
-    weights, absent = torch.ones(BATCH, 4), mask.clone()
+    torch.testing.assert_close(model.query_vectors(vectors, mask, torch.ones(BATCH, M)), plain)
+    torch.testing.assert_close(model.query_vectors(vectors, mask, torch.full((BATCH, M), 7.0)), plain)
+    weights, absent = torch.ones(BATCH, M), mask.clone()
     weights[:, 1], absent[:, 1] = 0, False
     assert torch.equal(model.query_vectors(vectors, mask, weights), model.query_vectors(vectors, absent))
     assert not torch.allclose(model.query_vectors(vectors, mask, weights), plain)
-    assert model.query_vectors(vectors, mask, torch.zeros(BATCH, 4)).isfinite().all()
+    assert model.query_vectors(vectors, mask, torch.zeros(BATCH, M)).isfinite().all()
 
 
 def test_one_weight_moves_the_query_towards_its_modality(model: FusedModel) -> None:
     vectors, _ = sides()
-    mask = torch.ones(BATCH, 4, dtype=torch.bool)
-    weights = torch.tensor([1.0, 1e6, 1.0, 1.0]).expand(BATCH, 4)
+    mask = torch.ones(BATCH, M, dtype=torch.bool)
+    weights = torch.where(torch.arange(M) == 1, 1e6, 1.0).expand(BATCH, M)
     torch.testing.assert_close(model.query_vector(vectors, mask, weights), vectors[:, 1], atol=1e-3, rtol=0)
 
 
@@ -181,7 +196,7 @@ def test_modality_scores_are_dot_products(model: FusedModel) -> None:
     asked, asked_mask = (side[:2] for side in sides(5))
     found = model.modality_scores(asked, asked_mask, vectors, mask)
     heads = model.query_heads(model.query_vector(asked, asked_mask)).detach()
-    for b, k, m in itertools.product(range(2), range(BATCH), range(4)):
+    for b, k, m in itertools.product(range(2), range(BATCH), range(M)):
         expected = float(heads[b, m] @ vectors[k, m]) if mask[k, m] else -math.inf
         assert found[b, k, m].item() == pytest.approx(expected, abs=1e-6)
 
@@ -196,7 +211,7 @@ def test_late_scores_by_their_formula(kind: str) -> None:
         heads, expected = model.query_heads(query), model.fusion.expected(query)
         found = model.query_vectors(vectors, mask) @ model.product_vectors(vectors, mask).T
         if kind == "ensemble":
-            weights, gates = model.fusion.logits.softmax(0).expand(BATCH, 4), torch.ones(BATCH, 5)
+            weights, gates = model.fusion.logits.softmax(0).expand(BATCH, M), torch.ones(BATCH, M + 1)
         else:
             filled = torch.where(mask[..., None], vectors, model.fusion.missing.vectors).flatten(1)
             joint = nn.functional.normalize(model.fusion.together(filled), dim=-1)
@@ -204,11 +219,11 @@ def test_late_scores_by_their_formula(kind: str) -> None:
             weights, gates = model.fusion.query_gate(query).softmax(1), 2 * model.fusion.product_gate(filled).sigmoid()
         for q, p in itertools.product(range(BATCH), range(BATCH)):
             score = 0.0
-            for m in range(4):
+            for m in range(M):
                 seen = gates[p, m] * (heads[q, m] @ vectors[p, m]) if mask[p, m] else expected[q, m]
                 score += float(weights[q, m] * seen)
             if kind == "gated":
-                score += float(weights[q, 4] * gates[p, 4] * (asked[q] @ joint[p]))
+                score += float(weights[q, M] * gates[p, M] * (asked[q] @ joint[p]))
             assert float(found[q, p]) == pytest.approx(score, abs=1e-5)
 
 

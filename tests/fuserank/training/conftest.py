@@ -1,4 +1,4 @@
-"""A tiny finished `preprocess`: 54 products whose text, picture and price tell colour, kind and tier, some missing."""
+"""A tiny finished `preprocess`: 54 products that tell colour, kind and tier by text, picture, price and attributes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fuserank import config
+from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.features.layout import feature_schema, feature_writer
 from fuserank.records.schema import EVENT, JUDGMENT, PRODUCT, QUERY
@@ -16,7 +17,7 @@ from fuserank.records.schema import EVENT, JUDGMENT, PRODUCT, QUERY
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 50, 210)}
 KINDS = ("scarf", "lamp", "mug")
 PRODUCTS, USERS = 54, 14
-# of product 19 nothing is known: it is the one row that lacks text, picture and price
+# of product 19 nothing is known: it is the one row that lacks text, picture, price and attributes
 
 
 def picture(colour: str, random: np.random.Generator) -> bytes:
@@ -47,11 +48,18 @@ def preprocess(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kinds = [(c, k) for c in COLOURS for k in KINDS]
     titles = [f"{c} {k} number {n % 7}" for n in range(PRODUCTS) for c, k in [kinds[n % 9]]]
     prices = [float(np.log(5 + 10 * (n % 6))) for n in range(PRODUCTS)]
-    settings = FeatureSettings(image_size=(16, 16), mels=4, rate=1000, seconds=0.1, text_tokens=12)
+    facts = [
+        {"brand": f"maker {n % 4}", "attributes": {"colour": c, "kind": k}} if n % 6 != 1 else {}
+        for n in range(PRODUCTS)
+        for c, k in [kinds[n % 9]]
+    ]
+    known = AttributeVocabulary.fit(facts, width=6)
+    settings = FeatureSettings(image_size=(16, 16), mels=4, rate=1000, seconds=0.1, text_tokens=12, attributes=known)
     featurizer = Featurizer.fit(titles, prices, settings, vocabulary=120, price_quantiles=4)
     featurizer.save(folder)
     features, products = [], []
     for n, (title, price) in enumerate(zip(titles, prices, strict=True)):
+        ids = featurizer.attributes(facts[n])
         features.append(
             {
                 "product_id": f"p{n:02d}",
@@ -59,6 +67,7 @@ def preprocess(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "image": picture(title.split()[0], random) if n % 5 != 4 else None,
                 "audio": None,
                 "price": price if n % 7 != 5 else None,
+                "attributes": None if ids is None else ids.tobytes(),
             }
         )
         products.append({"product_id": f"p{n:02d}", "title": title})

@@ -1,9 +1,9 @@
-"""Random views: drawn from the generator alone, of the same shape, and never other colours."""
+"""Random views and gaps: drawn by each row's key alone, of the same shape, and never other colours."""
 
 import pytest
 import torch
 
-from fuserank.training.augment import drop_tokens, views
+from fuserank.training.augment import drop_tokens, drop_values, views
 from fuserank.training.noise import keys
 
 
@@ -72,3 +72,19 @@ def test_dropped_tokens() -> None:
     assert not torch.equal(found, drop_tokens(mask, 0.3, seeded(1, 200)))
     assert torch.equal(drop_tokens(mask, 0.0, seeded(0, 200)), mask)
     assert drop_tokens(mask, 1.0, seeded(0, 200)).sum() == 200
+
+
+def test_dropped_attribute_values() -> None:
+    ids = torch.arange(1, 11).repeat(300, 1)
+    ids[:, 8:] = 0
+    ids[:100, 1:] = 0
+    found = drop_values(ids, 0.3, seeded(0, 300))
+    assert found.dtype == ids.dtype
+    assert torch.equal(found[:100], ids[:100])  # the only one stays
+    kept = found[100:, :8] > 0
+    assert torch.equal(found[100:, :8][kept], ids[100:, :8][kept])
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.03)
+    assert (found[:, 8:] == 0).all()
+    assert torch.equal(drop_values(ids[200:], 0.3, seeded(0, 300)[200:]), found[200:])  # by its key, in any batch
+    assert torch.equal(drop_values(ids, 0.0, seeded(0, 300)), ids)
+    assert torch.equal(drop_values(ids, 1.0, seeded(0, 300)), ids)  # a row never vanishes

@@ -123,7 +123,7 @@ def test_learning_rates_by_part(experiment: config.Experiment, preprocess: Path)
     rest, encoders = fit.optimizer.param_groups
     assert (rest["initial_lr"], encoders["initial_lr"]) == (5e-3, 5e-4)
     mine = {id(p) for p in encoders["params"]}
-    assert mine == {id(p) for m in ("image", "price") for p in job.model.encoders[m].parameters()}
+    assert mine == {id(p) for m in ("image", "price", "attributes") for p in job.model.encoders[m].parameters()}
     text = {id(p) for p in job.model.encoders["text"].parameters()}
     every = {id(p) for p in job.objective.parameters()}
     assert mine | {id(p) for p in rest["params"]} == every - text
@@ -241,6 +241,7 @@ def test_frozen_encoders_train_the_same_from_their_outputs(
         "text": {"hidden"},
         "image": {"hidden"},
         "price": {"log_price"},
+        "attributes": {"attribute_ids"},
     }
     overlaid.objective = plain.objective
     assert quiet_losses(overlaid) == pytest.approx(quiet_losses(plain), rel=5e-3)  # the cache holds float16
@@ -263,7 +264,7 @@ def test_a_head_of_weight_zero_is_left_out(experiment: config.Experiment, prepro
     sets = {f"loss.weights.{head}": 0 for head in ("image", "recommend", "align")}
     job, _ = begin(config.update(experiment, sets), preprocess)
     assert len(job.refresh()) == 0  # no catalogue is encoded for a recommender that is not trained
-    assert set(job.objective(*next(job.batches(0)))) == {"text", "price", "fused"}
+    assert set(job.objective(*next(job.batches(0)))) == {"text", "price", "attributes", "fused"}
 
 
 def test_temperatures_are_learnt_and_bounded() -> None:

@@ -110,7 +110,14 @@ def sounds(count: int, missing: int) -> FeatureTable:
     empty = np.zeros(0)
     offsets = np.zeros(count + 1, np.int64)
     return FeatureTable(
-        [str(n) for n in range(count)], mask, empty, offsets, empty, np.array(mel, np.float16), np.full(count, np.nan)
+        [str(n) for n in range(count)],
+        mask,
+        empty,
+        offsets,
+        empty,
+        np.array(mel, np.float16),
+        np.full(count, np.nan),
+        empty,
     )
 
 
@@ -135,7 +142,7 @@ def test_cross_modal(model: FusedModel, preprocess: Path, products: FeatureTable
     assert isinstance(task, CrossTask)
     both = products.has("text") & products.has("image")
     assert task.count == int(both.sum())
-    assert model.calibrated == {"text", "image", "price"}
+    assert model.calibrated == {"text", "image", "price", "attributes"}
     spread = model.projections["text"][0].spread
     assert not torch.equal(spread, torch.ones_like(spread))  # outputs are measured before the projections learn
     repeats(task, 16)
@@ -212,7 +219,7 @@ def test_what_a_task_leaves_is_where_training_starts(
     calibrate(started, open_splits(preprocess, started.modalities, 0).train, 0)
     for part in ("encoders", "projections", "recommender"):
         old, new = getattr(model, part).state_dict(), getattr(started, part).state_dict()
-        for name in (n for n in old if not n.startswith("price")):
+        for name in (n for n in old if not n.startswith(("price", "attributes"))):
             assert torch.equal(old[name], new[name]), name
     other = new_model(config.update(experiment, {"fusion.kind": "concat"}), preprocess, tmp_path)
     assert other.recommender is not None
