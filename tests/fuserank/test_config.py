@@ -75,7 +75,7 @@ def test_unknown_keys_name_the_nearest(wrong: str, meant: str | None) -> None:
         ("records.queries", {"files": ["q.csv"]}, ["records.judgments"]),
         ("records.label_queries", {"columns": ["a"]}, ["records.label_queries.required"]),
         ("loss.weights", dict.fromkeys(config.LossWeights.model_fields, 0), ["above 0"]),
-        ("encoders", dict.fromkeys(("text", "image", "audio", "price")), ["at least one"]),
+        ("encoders", dict.fromkeys(("text", "image", "audio", "price", "attributes")), ["at least one"]),
         ("preprocess.image_size", [48], ["preprocess.image_size"]),
     ],
 )
