@@ -20,6 +20,7 @@ from fuserank.artifacts import code_digest, run_stage, write_json
 from fuserank.config import Experiment
 from fuserank.features import attributes
 from fuserank.features.attributes import AttributeVocabulary
+from fuserank.features.extractor import Extractor
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.features.price import log_price
 from fuserank.features.rows import RowFeaturizer
@@ -45,7 +46,7 @@ def run(experiment: Experiment) -> dict:
 
     Raises:
         InputError, EmptyCatalogueError, ConfigError: the shop's files or their mapping cannot be used.
-        ModelError: the tokenizer cannot be loaded.
+        ModelError: the tokenizer or the audio model's feature extractor cannot be loaded.
         StageError: too much in quarantine, or a worker failed.
     """
     return run_stage(experiment, "preprocess", lambda folder: _preprocess(experiment, folder), survive=KEPT, say=say)
@@ -130,7 +131,8 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
 def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurizer:
     """Tokenizer, price edges and attribute values from training products and training queries only (all products where
     the split is not by product)."""
-    settings = experiment.preprocess
+    settings, listener = experiment.preprocess, experiment.encoders.audio
+    borrowed = None if listener is None else listener.model
     shapes = FeatureSettings(
         text_fields=tuple(settings.text_fields),
         text_tokens=settings.text_tokens,
@@ -139,6 +141,7 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
         rate=settings.audio.rate,
         seconds=settings.audio.seconds,
         mels=settings.audio.mels,
+        extractor=None if borrowed is None else Extractor.fetch(borrowed, settings.audio.seconds),
     )
     columns = [*text_columns(shapes.text_fields), *attributes.COLUMNS, "price"]
     training = staged.select(list(dict.fromkeys(columns))).filter(

@@ -39,7 +39,9 @@ _TUNE_READS = ("batch_size", "positives", "queries", "sequences", "warmup", "wei
 
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
-    "preprocess": Stage(("records", "preprocess"), ("generate",), ("records", "features", "files.py")),
+    "preprocess": Stage(
+        ("records", "preprocess", "encoders.audio.model"), ("generate",), ("records", "features", "files.py")
+    ),
     "pretrain": Stage(
         ("seed", "pretrain", "encoders", "fusion.width", "fusion.projection_layers"),
         ("preprocess",),
@@ -114,7 +116,7 @@ def code_digest(parts: tuple[str, ...]) -> str:
 def _value(experiment: Experiment, path: str) -> object:
     node: object = experiment
     for part in path.split("."):
-        node = getattr(node, part)
+        node = getattr(node, part, None)  # of an encoder left out, nothing
     return node.model_dump(mode="json") if hasattr(node, "model_dump") else node  # type: ignore[union-attr]
 
 

@@ -46,6 +46,16 @@ class Experiment(Section):
             raise ValueError("train.strategy fsdp cannot shard adaptation adalora; choose ddp, or lora")
         return self
 
+    @model_validator(mode="after")
+    def _spectrograms_are_ours(self) -> "Experiment":
+        """A borrowed audio model reads its own features, of which no bands can be hidden."""
+        if self.pretrain.audio.epochs and self.encoders.audio is not None and self.encoders.audio.model is not None:
+            raise ValueError(
+                "pretrain.audio hides parts of log-mel spectrograms, which encoders.audio.model does not read;"
+                " set pretrain.audio.epochs to 0, or encoders.audio.model to null"
+            )
+        return self
+
     @property
     def run(self) -> Path:
         """The run's folder."""

@@ -48,10 +48,18 @@ class ImageEncoder(Section):
 
 
 class AudioEncoder(Section):
-    """M_A: a log-mel convolutional encoder."""
+    """M_A: a log-mel convolutional encoder, or `model`: any Hugging Face audio encoder by name or folder."""
 
+    model: str | None = None
     channels: Annotated[int, Field(gt=0, multiple_of=4)] = 48  # normalised in groups of 4
-    adaptation: Literal["frozen", "full"] = "full"
+    adaptation: Adaptation = "full"
+    adapter: Adapter = Adapter()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "AudioEncoder":
+        if self.model is None and self.adaptation not in ("frozen", "full"):
+            raise ValueError(f"adaptation {self.adaptation} is for a Hugging Face model: set model, or choose full")
+        return self
 
 
 class PriceEncoder(Section):

@@ -24,10 +24,16 @@ def frames(rate: int, seconds: float) -> int:
 
 
 def decode_audio(data: bytes, rate: int, seconds: float) -> np.ndarray:
-    """Decode the first `seconds`, mix to mono, resample to `rate`, pad with silence.
+    """`read_audio`, padded with silence: float32 [rate * seconds]; raises MediaError."""
+    found = read_audio(data, rate, seconds)
+    return np.pad(found, (0, round(rate * seconds) - len(found)))
+
+
+def read_audio(data: bytes, rate: int, seconds: float) -> np.ndarray:
+    """Decode the first `seconds`, mix to mono, resample to `rate`.
 
     Returns:
-        float32 [rate * seconds].
+        float32 [S], S at most rate * seconds.
 
     Raises:
         MediaError: "unreadable sound: …", "empty sound: …" or "silent sound: …".
@@ -50,9 +56,7 @@ def decode_audio(data: bytes, rate: int, seconds: float) -> np.ndarray:
     mono = np.nan_to_num(samples.mean(axis=1), posinf=1.0, neginf=-1.0)
     if not float(np.abs(samples).max()) >= SILENCE:
         raise MediaError(f"silent sound: nothing above {SILENCE:g} of full scale in the first {seconds:g} s")
-    mono = resample(mono, given, rate)
-    wanted = round(rate * seconds)
-    return np.pad(mono[:wanted], (0, max(0, wanted - len(mono))))
+    return resample(mono, given, rate)[: round(rate * seconds)]
 
 
 def resample(samples: np.ndarray, given: int, wanted: int) -> np.ndarray:

@@ -23,7 +23,7 @@ def collate(modality: str, values: Sequence[Any], *, pad_id: int = 0) -> dict[st
     Returns:
         text: `input_ids` and `attention_mask`, int64 [B, T], T the longest row.
         image: `pixels` uint8 [B, 3, H, W], channels last in memory.
-        audio: `mel` float32 [B, mels, frames].
+        audio: `mel` float32 [B, mels, frames]; of a Hugging Face model `values` float32 [B, …] and `lengths` int64 [B].
         price: `log_price` float32 [B].
         attributes: `attribute_ids` int64 [B, V].
 
@@ -38,7 +38,7 @@ def collate(modality: str, values: Sequence[Any], *, pad_id: int = 0) -> dict[st
     if modality == "image":
         return image_batch(np.stack(list(values)))
     if modality == "audio":
-        return {"mel": torch.from_numpy(np.stack(list(values)).astype(np.float32))}
+        return sound_batch(np.stack(list(values)))
     if modality == "price":
         return {"log_price": torch.tensor([float(value) for value in values], dtype=torch.float32)}
     if modality == "attributes":
@@ -52,6 +52,14 @@ def pad_tokens(flat: np.ndarray, lengths: np.ndarray, pad_id: int) -> dict[str, 
     ids = np.full(there.shape, pad_id, dtype=np.int64)
     ids[there] = flat
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(there.astype(np.int64))}
+
+
+def sound_batch(sounds: np.ndarray) -> dict[str, Tensor]:
+    """float16 [B, mels, frames] → `mel`; [B] of extractor.sound_type → `values` and `lengths` in samples."""
+    if sounds.dtype.names is None:
+        return {"mel": torch.from_numpy(sounds.astype(np.float32))}
+    lengths = torch.from_numpy(sounds["length"].astype(np.int64))
+    return {"values": torch.from_numpy(sounds["values"].astype(np.float32)), "lengths": lengths}
 
 
 def image_batch(pictures: np.ndarray) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from fuserank.errors import ModelError
 from fuserank.features import audio, image, price, text
 from fuserank.features.attributes import AttributeVocabulary
+from fuserank.features.extractor import Extractor
 
 FILE = "features.json"
 
@@ -36,6 +37,7 @@ class FeatureSettings:
     rate: int = 16000
     seconds: float = 1.6
     mels: int = 40
+    extractor: Extractor | None = None  # of a Hugging Face audio model, in place of the log-mel spectrogram
     price_edges: tuple[float, ...] = ()
     attributes: AttributeVocabulary = field(default_factory=AttributeVocabulary)
     pad_id: int = 0
@@ -113,6 +115,8 @@ class Featurizer:
                 values[name] = tuple(values[name])
             if "attributes" in values:  # generations of versions that knew none have none
                 values["attributes"] = AttributeVocabulary.of(values["attributes"])
+            if values.get("extractor"):
+                values["extractor"] = Extractor.of(values["extractor"])
             return cls(tokenizer, FeatureSettings(**values))
         except Exception as error:  # tokenizers raises bare Exceptions
             raise ModelError(f"no usable featurizer in {folder}: {error}", "Run `fuserank preprocess` again.") from None
@@ -130,7 +134,10 @@ class Featurizer:
         return image.decode_image(data, self.settings.image_size, self.settings.max_pixels)
 
     def audio(self, data: bytes) -> np.ndarray:
-        """Encoded sound → float16 [mels, frames] natural-log mel power; raises MediaError."""
+        """Encoded sound → float16 [mels, frames] natural-log mel power, or one value of the audio model's
+        `extractor.type`; raises MediaError."""
+        if (extractor := self.settings.extractor) is not None:
+            return extractor.features(audio.read_audio(data, extractor.rate, self.settings.seconds))
         samples = audio.decode_audio(data, self.settings.rate, self.settings.seconds)
         return audio.log_mel(samples, self.settings.rate, self.settings.mels)
 

@@ -1,8 +1,8 @@
 """How features files are laid out, for those that write them. Without torch, which data workers need not load.
 
 Columns: an id (`product_id` or `query_id`), `tokens` list<int32>, `image` raw uint8 H·W·3 RGB, `audio` raw float16
-mels·frames, `price` float32 log-price, `attributes` raw int32 ids; null where the modality is missing. Shapes travel in
-the file's metadata.
+mels·frames (of a Hugging Face audio model extractor.sound_type), `price` float32 log-price, `attributes` raw int32 ids;
+null where the modality is missing. Shapes travel in the file's metadata.
 Queries are one file; products are a folder of parts, in the order of their names, with what a later run needs.
 """
 
@@ -35,7 +35,8 @@ def feature_schema(identifier: str, settings: FeatureSettings) -> pa.Schema:
     """Arrow schema of a features file whose id column is `identifier`."""
     shapes = {
         "image": [*settings.image_size, 3],
-        "audio": [settings.mels, settings.frames],
+        "audio": [settings.mels, settings.frames] if settings.extractor is None else list(settings.extractor.shape),
+        "sound_lengths": settings.extractor is not None,
         "attributes": [settings.attributes.width],
         "pad_id": settings.pad_id,
     }

@@ -99,7 +99,7 @@ class RowFeaturizer:
         shapes = self.featurizer.settings
         media = [(path, _stamp(self.images, path)) for path in row["image_paths"] or []]
         sound = (row["audio_path"], _stamp(self.sounds, row["audio_path"]))
-        sizes = (shapes.image_size, shapes.max_pixels, shapes.rate, shapes.seconds, shapes.mels)
+        sizes = (shapes.image_size, shapes.max_pixels, shapes.rate, shapes.seconds, shapes.mels, shapes.extractor)
         said = repr((self.code, sizes, text, media, sound))
         return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=KEY).digest()
 

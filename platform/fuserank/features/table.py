@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from fuserank.errors import InputError
-from fuserank.features.batch import image_batch, pad_tokens
+from fuserank.features.batch import image_batch, pad_tokens, sound_batch
+from fuserank.features.extractor import sound_type
 from fuserank.features.layout import COLUMNS, SHAPES_KEY
 from fuserank.records.schema import MODALITIES
 
@@ -41,7 +42,8 @@ class FeatureTable:
             ids: N ids.
             mask: bool [N, M].
             tokens: int32, all rows' token ids one after the other; row i has tokens[offsets[i]:offsets[i + 1]].
-            images: uint8 [rows with one, H, W, 3]; audio: float16 [rows with one, mels, frames].
+            images: uint8 [rows with one, H, W, 3]; audio: float16 [rows with one, mels, frames], or
+                [rows with one] of extractor.sound_type.
             prices: float32 [N], NaN where missing. attributes: int32 [rows with one, V].
         """
         self.ids = ids
@@ -73,7 +75,9 @@ class FeatureTable:
         # Room for every row; untouched pages of the missing ones cost nothing.
         media = {
             "image": np.empty((rows, *shapes["image"]), np.uint8),
-            "audio": np.empty((rows, *shapes["audio"]), np.float16),
+            "audio": np.empty(rows, sound_type(tuple(shapes["audio"])))
+            if shapes["sound_lengths"]
+            else np.empty((rows, *shapes["audio"]), np.float16),
             "attributes": np.empty((rows, *shapes["attributes"]), np.int32),
         }
         filled = dict.fromkeys(media, 0)
@@ -130,7 +134,7 @@ class FeatureTable:
         if modality == "image":
             return image_batch(self.images[self._slots["image"][rows]])
         if modality == "audio":
-            return {"mel": torch.from_numpy(self.audio[self._slots["audio"][rows]].astype(np.float32))}
+            return sound_batch(self.audio[self._slots["audio"][rows]])
         if modality == "attributes":
             return {"attribute_ids": torch.from_numpy(self.attributes[self._slots[modality][rows]].astype(np.int64))}
         return {"log_price": torch.from_numpy(self.prices[rows])}

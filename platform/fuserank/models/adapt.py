@@ -16,7 +16,7 @@ from fuserank.errors import ModelError
 
 PARTS = ("lora", "adalora", "adapter")
 """Adaptations that train small parts of their own."""
-AFTER = ("output.dense", "out_proj", "fc2", "mlp.3", "lin2", "conv2", "conv3")
+AFTER = ("output.dense", "output_dense", "out_proj", "fc2", "mlp.3", "lin2", "conv2", "conv3")
 """Layers that end a block of attention, of a feed-forward network or of convolutions: adapters stand behind them."""
 
 

@@ -6,9 +6,11 @@ from typing import Any
 from torch import nn
 
 from fuserank import config
+from fuserank.errors import ModelError
 from fuserank.models.adapt import add_bottlenecks
 from fuserank.models.encoders.attributes import AttributesEncoder
 from fuserank.models.encoders.audio import AudioEncoder
+from fuserank.models.encoders.hugging_face_audio import HuggingFaceAudioEncoder
 from fuserank.models.encoders.image import ImageEncoder
 from fuserank.models.encoders.price import PriceEncoder
 from fuserank.models.encoders.text import TextEncoder, small_bert
@@ -23,12 +25,14 @@ def build_model(
     mels: int,
     boundaries: list[float],
     attributes: int = 0,
+    listening: Mapping[str, Any] | None = None,
 ) -> FusedModel:
     """A new model, pretrained weights loaded where the config names them.
 
     Args:
         vocabulary: number of token ids; tokens: longest text; mels: mel bands; boundaries: log-price quantiles;
             attributes: number of known attribute values; a shop without any gets no attributes encoder.
+            listening: `span` and `masked` of the features of a Hugging Face audio model.
 
     Raises:
         ModelError: a named model or weights cannot be loaded.
@@ -47,8 +51,12 @@ def build_model(
             "architecture": modules["image"].architecture,
         }
     if (audio := encoders.audio) is not None:
-        modules["audio"] = AudioEncoder(mels, audio.channels)
-        described["audio"] = {"mels": mels, "channels": audio.channels}
+        if audio.model is None:
+            modules["audio"] = AudioEncoder(mels, audio.channels)
+            described["audio"] = {"mels": mels, "channels": audio.channels}
+        else:
+            modules["audio"] = borrowed = _audio_model(audio.model, listening)
+            described["audio"] = {"architecture": borrowed.architecture, **(listening or {})}
     if (price := encoders.price) is not None:
         modules["price"] = PriceEncoder(boundaries, price.frequencies)
         described["price"] = {"boundaries": boundaries, "frequencies": price.frequencies}
@@ -56,6 +64,12 @@ def build_model(
         modules["attributes"] = AttributesEncoder(attributes, known.hidden)
         described["attributes"] = {"vocabulary": attributes, "hidden": known.hidden}
     return _assemble(modules, described, encoders, fusion)
+
+
+def _audio_model(name: str, listening: Mapping[str, Any] | None) -> HuggingFaceAudioEncoder:
+    if listening is None:
+        raise ModelError(f"the features were not made for audio model {name!r}.", "Run `fuserank preprocess` again.")
+    return HuggingFaceAudioEncoder({}, **listening, pretrained=name)
 
 
 def headless_model(encoders: config.Encoders, fusion: config.Fusion, widths: Mapping[str, int]) -> FusedModel:
@@ -84,7 +98,7 @@ def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None 
     makers: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
         "text": lambda part: TextEncoder(part["architecture"], part["pooling"]),
         "image": lambda part: ImageEncoder(part["model"], None, part["architecture"], part["channels"]),
-        "audio": lambda part: AudioEncoder(**part),
+        "audio": lambda part: (HuggingFaceAudioEncoder if "architecture" in part else AudioEncoder)(**_own(part)),
         "price": lambda part: PriceEncoder(**part),
         "attributes": lambda part: AttributesEncoder(**part),
     }
@@ -96,6 +110,10 @@ def rebuild_model(description: dict[str, Any], absent: Mapping[str, int] | None 
     return FusedModel(
         modules, description["width"], description["kind"], description, description["recommender"], layers
     )
+
+
+def _own(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != "adapter"}
 
 
 class Absent(nn.Module):

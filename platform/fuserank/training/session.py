@@ -49,9 +49,9 @@ class Session:
         """What is trained, made ready for several workers. Call before its optimiser is made.
 
         Args:
-            strategy: "ddp", every worker holds all weights; or "fsdp", weights, gradients and moments of the text and
-                image networks are sharded (Zhao et al. 2023, https://arxiv.org/abs/2304.11277), and the rest, which is
-                small, stays whole.
+            strategy: "ddp", every worker holds all weights; or "fsdp", weights, gradients and moments of the text,
+                image and Hugging Face audio networks are sharded (Zhao et al. 2023, https://arxiv.org/abs/2304.11277),
+                and the rest, which is small, stays whole.
 
         Returns:
             The module to call, and what of it is sharded (None for nothing).

@@ -36,6 +36,7 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
         settings.mels,
         list(settings.price_edges),
         len(settings.attributes.values),
+        None if (of := settings.extractor) is None else {"span": of.span, "masked": of.masked},
     )
     if pretrained is None:
         return model

@@ -110,7 +110,7 @@ def train_worker(values: dict[str, Any]) -> None:
 
 
 def compile_encoders(model: FusedModel) -> None:
-    """Compile every text and image network in place; names of weights stay as they are."""
+    """Compile every text, image and Hugging Face audio network in place; names of weights stay as they are."""
     for encoder in model.encoders.values():
         if isinstance(backbone := getattr(encoder, "backbone", None), nn.Module):
             backbone.compile(dynamic=True)
