@@ -96,6 +96,11 @@ def test_features_are_aligned(done: tuple[Path, dict]) -> None:
         if table.has("text")[row]:
             ids = table.batch([row], "text")["input_ids"][0].tolist()
             assert ids == featurizer.text([f"Article {row} Acme Home Mugs good & word{row}"])[0]
+        assert table.has("attributes")[row] == (product["product_id"] != "p06")
+        if table.has("attributes")[row]:
+            ids = table.batch([row], "attributes")["attribute_ids"][0].tolist()
+            values = [featurizer.settings.attributes.values[number - 1] for number in ids if number]
+            assert values == ["brand=acme", "category=home", "category=mugs"]
         if table.has("audio")[row]:
             assert (table.batch([row], "audio")["mel"][0].numpy() == featurizer.audio(sound(300 * row))).all()
 
@@ -130,8 +135,9 @@ def test_tokenizer_sees_training_products_only(tmp_path: Path) -> None:
     rows = [f"{i},item {i}" for i in range(60)]
     by_split = {split_of(row.split(",")[0], 10, [7], [8, 9]): None for row in rows}
     assert by_split.keys() == words.keys()
-    rows = [f"{row} {words[split_of(row.split(',')[0], 10, [7], [8, 9])]}" for row in rows]
-    (root / "products.csv").write_text("product_id,title\n" + "\n".join(rows))
+    told = [words[split_of(row.split(",")[0], 10, [7], [8, 9])] for row in rows]
+    rows = [f"{row} {word},{word}" for row, word in zip(rows, told, strict=True)]
+    (root / "products.csv").write_text("product_id,title,brand\n" + "\n".join(rows))
     chosen = experiment(
         tmp_path, records__products={"files": ["products.csv"]}, records__images=None, records__audio=None,
         records__labels=[], records__queries=None, records__judgments=None, records__events=None,
@@ -143,6 +149,9 @@ def test_tokenizer_sees_training_products_only(tmp_path: Path) -> None:
     vocabulary = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"]
     assert "zzyzx" in vocabulary
     assert not {"qwrtp", "vbnmk"} & vocabulary.keys()
+    assert Featurizer.load(folder).settings.attributes.values == ("brand=zzyzx",)
+    table = FeatureTable.open(folder / "features")
+    assert table.has("attributes").tolist() == [told[int(name)] == "zzyzx" for name in table.ids]
 
 
 def test_block_size_changes_nothing(done: tuple[Path, dict], tmp_path: Path) -> None:

@@ -78,8 +78,11 @@ def load_model(folder: Path, encoders: Collection[str] | None = None) -> FusedMo
     return model.eval()
 
 
-def load_fitting(model: FusedModel, folder: Path) -> list[str]:
+def load_fitting(model: FusedModel, folder: Path, without: Collection[str] = ()) -> list[str]:
     """Take the weights of a trained model's folder that fit; returns the modalities whose projections did.
+
+    Args:
+        without: modalities whose encoders and projections are not taken.
 
     Raises:
         ModelError: no model there, or its encoder of one of `model`'s modalities has other weights.
@@ -91,6 +94,8 @@ def load_fitting(model: FusedModel, folder: Path) -> list[str]:
         raise ModelError(
             f"{folder} is not a trained model: {error}", "Give a folder such as runs/<name>/train/model."
         ) from error
+    left = tuple(f"{part}.{modality}." for modality in without for part in ("encoders", "projections"))
+    weights = {name: w for name, w in weights.items() if not name.startswith(left or ("\0",))}
     mine = model.state_dict()
     fits = {name: w for name, w in weights.items() if name in mine and w.shape == mine[name].shape}
     there = {name.split(".")[1] for name in weights if name.startswith("encoders.")}

@@ -1,5 +1,6 @@
 """The model that training starts from: built, loaded with what `pretrain` left, and made trainable as told."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from fuserank import config
 from fuserank.errors import ModelError
-from fuserank.features.featurizer import Featurizer
+from fuserank.features.featurizer import FILE, Featurizer
 from fuserank.models.adapt import Adaptation, adapt
 from fuserank.models.build import build_model
 from fuserank.models.checkpoint import load_fitting, load_weights
@@ -54,15 +55,26 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
 
 
 def _go_on(model: FusedModel, folder: Path, preprocess: Path) -> None:
-    """Take from a trained model all that fits; its encoders have to fit as a whole."""
+    """Take from a trained model all that fits; its encoders have to fit as a whole. Attribute values are a shop's own:
+    where they differ, that encoder begins anew."""
     theirs, ours = (part / TOKENIZER for part in (folder.parent.parent / "preprocess", preprocess))
     if theirs.is_file() and ours.is_file() and theirs.read_bytes() != ours.read_bytes():
         raise ModelError(
             f"train.start {folder} was trained with another tokenizer.",
             f"Set preprocess.tokenizer to {theirs.parent}, so that words keep their numbers.",
         )
-    for modality in load_fitting(model, folder):
+    without = ("attributes",) if _other_values(folder.parent.parent / "preprocess", preprocess) else ()
+    for modality in load_fitting(model, folder, without):
         model.calibrated.add(modality)
+
+
+def _other_values(theirs: Path, ours: Path) -> bool:
+    """Whether ids of attribute values mean something else there."""
+    files = [part / FILE for part in (theirs, ours)]
+    if not all(file.is_file() for file in files):
+        return False
+    known = [json.loads(file.read_text(encoding="utf-8")).get("attributes", {}).get("values") for file in files]
+    return known[0] != known[1]
 
 
 def calibrate_fresh(model: FusedModel, products: Inputs, rows: np.ndarray, seed: int) -> None:

@@ -1,5 +1,6 @@
 """What training starts from: an earlier model, and a share of the labels."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,23 @@ def test_another_tokenizer_is_refused(experiment: config.Experiment, preprocess:
     with pytest.raises(ModelError, match="another tokenizer") as caught:
         new_model(going_on(experiment, trained), preprocess, Path("nothing"))
     assert str(tokenizer) in str(caught.value.hint)
+
+
+def test_attributes_of_another_shop_begin_anew(experiment: config.Experiment, preprocess: Path, trained: Path) -> None:
+    """The same ids stand for other values there."""
+    theirs = trained.parents[1] / "preprocess"
+    theirs.mkdir()
+    held = json.loads((preprocess / "features.json").read_text())
+    for reverse in (False, True):
+        held["attributes"]["values"].sort(reverse=reverse)
+        (theirs / "features.json").write_text(json.dumps(held))
+        model = new_model(going_on(experiment, trained), preprocess, Path("nothing"))
+        assert not (model.encoders["attributes"].embedding.weight == 0.125).all()  # type: ignore[union-attr,operator]
+        assert model.calibrated == {"text", "image", "price"}
+        assert all((p == 0.125).all() for m in ("text", "image", "price") for p in model.encoders[m].parameters())
+    (theirs / "features.json").write_bytes((preprocess / "features.json").read_bytes())
+    model = new_model(going_on(experiment, trained), preprocess, Path("nothing"))
+    assert all((p == 0.125).all() for p in model.encoders.parameters())
 
 
 def test_a_share_of_the_labels(preprocess: Path) -> None:
