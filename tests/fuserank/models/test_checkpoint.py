@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,21 @@ def test_vision_transformer_from_a_folder(borrowed: Path, name: str, tmp_path: P
     again = ImageEncoder(str(borrowed / name)).eval()  # a pooler the checkpoint lacks would be random, other each time
     with torch.no_grad():
         assert torch.equal(again(INPUTS["image"]["pixels"]), encoder.eval()(INPUTS["image"]["pixels"]))
+    same_after_a_round_trip(model, tmp_path / "model")
+
+
+def test_a_vision_folder_says_how_its_pictures_are_scaled(borrowed: Path, tmp_path: Path) -> None:
+    shutil.copytree(borrowed / "vit", tmp_path / "vit")
+    asked = {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.2]}
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(asked))
+    model = build(image={"model": str(tmp_path / "vit")}).eval()
+    pixels = INPUTS["image"]["pixels"].float() / 255
+    mean, spread = (torch.tensor(asked[name]).view(1, 3, 1, 1) for name in ("image_mean", "image_std"))
+    encoder = model.encoders["image"]
+    with torch.no_grad():
+        out = encoder.backbone(pixel_values=(pixels - mean) / spread)  # type: ignore[operator]
+        expected = out.last_hidden_state.mean(1) if out.pooler_output is None else out.pooler_output
+        torch.testing.assert_close(encoder(INPUTS["image"]["pixels"]), expected)
     same_after_a_round_trip(model, tmp_path / "model")
 
 

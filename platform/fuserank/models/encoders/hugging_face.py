@@ -3,6 +3,8 @@
 Weights are read as safetensors only: a pickled checkpoint can run code, so a folder that holds nothing else is refused.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,6 +46,17 @@ def fetch_backbone(name: str) -> tuple[Any, dict[str, Any]]:
         backbone.pooler = None
         architecture[POOLER] = True
     return backbone, architecture
+
+
+def normalisation(folder: Path) -> dict[str, list[float]]:
+    """Mean (`image_mean`) and spread (`image_std`) of the channels that a vision model's folder asks for in its
+    preprocessor_config.json; nothing where it asks for none."""
+    try:
+        asked = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {name: asked.get(name) for name in ("image_mean", "image_std")} if asked.get("do_normalize", True) else {}
+    return found if found and all(isinstance(v, list) and len(v) == 3 for v in found.values()) else {}
 
 
 def build_backbone(architecture: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fuserank.errors import ModelError
-from fuserank.models.encoders.hugging_face import build_backbone, fetch_backbone
+from fuserank.models.encoders.hugging_face import build_backbone, fetch_backbone, normalisation
 
-# Mean and spread of ImageNet's channels: what published torchvision weights expect.
+# Mean and spread of ImageNet's channels: what published torchvision weights expect, and folders that name no others.
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -92,12 +92,17 @@ class ImageEncoder(nn.Module):
             if weights is not None:
                 self._load(weights)
             self.width = _headless(self.backbone, model)
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("spread", torch.tensor(SPREAD).view(1, 3, 1, 1), persistent=False)
+        told = self.architecture or {}
+        for name, values in (("mean", told.get("image_mean", MEAN)), ("spread", told.get("image_std", SPREAD))):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)  # the layout CPU and GPU convolutions are fastest in
 
     def _hugging_face(self, model: str, architecture: dict[str, Any] | None) -> tuple[nn.Module, int]:
-        backbone, self.architecture = fetch_backbone(model) if architecture is None else build_backbone(architecture)
+        if architecture is None:
+            backbone, self.architecture = fetch_backbone(model)
+            self.architecture |= normalisation(Path(model))
+        else:
+            backbone, self.architecture = build_backbone(architecture)
         width = self.architecture.get("hidden_size") or (self.architecture.get("hidden_sizes") or [None])[-1]
         if width is None:
             raise ModelError(f"model {model!r} tells no width (hidden_size).", "Choose a vision model, e.g. a ViT.")
