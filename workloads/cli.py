@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fuserank import config
+from fuserank.config import Experiment
 from fuserank.errors import ConfigError, FuserankError
 from workloads.progress import console
 
@@ -70,8 +71,8 @@ def guarded(work: Callable[[], object]) -> None:
         raise typer.Exit(130) from None
 
 
-def run_one(stage: str, file: Path, sets: list[str] | None) -> None:
-    """Connect to Ray and run one stage."""
+def run_one(stage: str, file: Path, sets: list[str] | None, then: Callable[[Experiment], object] | None = None) -> None:
+    """Connect to Ray and run one stage, and `then` what is asked of its result."""
 
     def work() -> None:
         experiment = resolve(file, sets)
@@ -79,6 +80,8 @@ def run_one(stage: str, file: Path, sets: list[str] | None) -> None:
 
         with connect():
             import_module(f"workloads.{stage}").run(experiment)
+        if then is not None:
+            then(experiment)
 
     guarded(work)
 
@@ -90,7 +93,25 @@ def _add(stage: str, text: str) -> None:
 
 
 for _stage, _text in STAGES.items():
-    _add(_stage, _text)
+    if _stage != "evaluate":
+        _add(_stage, _text)
+
+
+@app.command(help=STAGES["evaluate"])
+def evaluate(
+    config: File,
+    set: Sets = None,
+    against: Annotated[
+        str | None, typer.Option(help="another evaluated run, by name or folder: compare both on the same queries")
+    ] = None,
+) -> None:
+    def compare(experiment: Experiment) -> None:
+        from workloads import against as workload
+
+        if against is not None:
+            workload.run(experiment, against)
+
+    run_one("evaluate", config, set, compare)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """`fuserank evaluate`: full-catalogue ranking of held-out queries by every system, with intervals and a report.
 
 Reads preprocess/ (queries, judgments, events, features, media) and the live generation of index/. Writes evaluate/:
-report.html, metrics.json, per_query.parquet, per_user.parquet (where there is a recommender) and plots/.
+report.html, metrics.json, per_query.parquet, per_user.parquet (where there is a recommender) and plots/. What training
+saw and evaluation asks (evaluation/leaks.py) ends it before it begins.
 """
 
 import tempfile
@@ -14,10 +15,12 @@ import pyarrow.parquet as pq
 from fuserank.artifacts import run_stage, stage_folder, write_json
 from fuserank.config import Evaluate, Experiment
 from fuserank.evaluation import report
+from fuserank.evaluation.against import digest_of, protocol_of
 from fuserank.evaluation.intervals import interval, seed_of
 from fuserank.evaluation.page import Example, Hit, thumbnail
 from fuserank.evaluation.slices import ALL, hidden_half, query_slices, recall_without
 from fuserank.evaluation.systems import Values, best_of, compare, measure
+from fuserank.evaluation.words import label, short
 from workloads.progress import say
 
 ALL_TEXT = "all text"
@@ -34,11 +37,15 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     from fuserank.models.checkpoint import load_model, load_weights
     from fuserank.models.reranker import Reranker, feature_names
     from fuserank.retrieval.generation import current_generation
+    from workloads import leaks
+    from workloads.ablation import ablated_orders, ablation
+    from workloads.beyond import search_figures
     from workloads.ranking import evaluation_catalogue, evaluation_rows, open_questions, system_orders
     from workloads.recommendation import evaluate_recommendation
 
     settings, seed = experiment.evaluate, experiment.seed
     preprocess = stage_folder(experiment, "preprocess")
+    allowed = leaks.check(experiment, preprocess)
     generation = current_generation(stage_folder(experiment, "index"))
     model = load_model(generation.model_folder)
     reranker = Reranker(len(feature_names(model.modalities))).eval()
@@ -65,7 +72,13 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
         values[name] = measure(orders[name], questions.grades, settings.k, settings.recall_k, settings.relevant)
         missing = _missing(orders[name], questions.grades, catalogue.mask, model.modalities, settings, seed)
         variants[name] = _compared(values[name], query_slices(questions.table), model.modalities, settings, seed)
-        variants[name] |= {"missing": missing}
+        variants[name] |= {"missing": missing, "protocol": {"hidden": digest_of(np.array(ids)[without_text].tolist())}}
+        if name == ALL_TEXT:
+            variants[name] |= search_figures(
+                experiment, preprocess, catalogue, model.modalities, orders[name], questions.grades
+            )
+            ablated = {"fused": orders[name]["fused"]} | ablated_orders(model, catalogue, questions)
+            variants[name]["ablation"] = ablation(ablated, questions.grades, settings, seed)
     recommendation, per_user = evaluate_recommendation(experiment, preprocess, generation, model)
     metrics = {
         "run": {
@@ -80,6 +93,10 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
             "samples": settings.bootstrap,
             "seed": seed,
         },
+        "leaks": allowed,
+        "protocol": protocol_of(
+            questions.table, ids, questions.grades, settings.k, settings.recall_k, settings.relevant
+        ),
         "variants": variants,
         "recommendation": recommendation,
     }
@@ -135,7 +152,7 @@ def _missing(
 def _histograms(values: Values, variant: dict, metric: str) -> dict[str, np.ndarray]:
     rivals = ["bm25"] if variant["single"] is None else ["bm25", variant["single"]]
     served = values["served"][metric]
-    return {f"{report.short('served')} − {report.short(rival)}": served - values[rival][metric] for rival in rivals}
+    return {f"{short('served')} − {short(rival)}": served - values[rival][metric] for rival in rivals}
 
 
 def _summary(metrics: dict, main: str) -> dict:
@@ -178,7 +195,7 @@ def _examples(
     for query in drawn.tolist():
         record = queries.slice(query, 1).to_pylist()[0]
         sides = {
-            report.label(system): [hit(query, row) for row in orders[system][query, :EXAMPLE_HITS].tolist() if row >= 0]
+            label(system): [hit(query, row) for row in orders[system][query, :EXAMPLE_HITS].tolist() if row >= 0]
             for system in ("bm25", "fused")
         }
         notes = " · ".join(part for part in (record["query_id"], record["group"]) if part)

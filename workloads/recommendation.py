@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 import torch
 
 from fuserank.config import Experiment
-from fuserank.evaluation.recommend import ItemNeighbours, hold_out, popularity, rank_values, target_rank
+from fuserank.evaluation.groups import category_shares
+from fuserank.evaluation.recommend import (
+    ItemNeighbours,
+    hold_out,
+    popularity,
+    rank_values,
+    target_rank,
+    top_rows,
+)
 from fuserank.evaluation.slices import ALL
 from fuserank.evaluation.systems import Values, compare
 from fuserank.feedback.sequences import (
@@ -27,6 +35,7 @@ from fuserank.models.fused import FusedModel
 from fuserank.models.recommender import Recommender
 from fuserank.records.splits import EVALUATION, TRAINING, VALIDATION
 from fuserank.retrieval.generation import Generation
+from workloads.beyond import list_figures
 
 USERS_AT_ONCE = 256
 
@@ -44,11 +53,13 @@ def evaluate_recommendation(
         return None, None
     users = list(asked)
     known, targets = [asked[user][0] for user in users], [asked[user][1] for user in users]
-    size = generation.catalogue.size
+    size, seed = generation.catalogue.size, experiment.seed
     trained = [sequence["rows"].tolist() for sequence in training_sequences(events, ids)]
     popular, neighbours = popularity(trained, size), ItemNeighbours(trained, size)
     vectors = np.asarray(generation.catalogue.vectors, np.float32)
     ranks = {name: np.zeros(len(users), np.int64) for name in ("recommender", "neighbours", "popularity")}
+    k = experiment.evaluate.k
+    lists = {name: np.full((len(users), k), -1, np.int64) for name in ranks}
     for start in range(0, len(users), USERS_AT_ONCE):
         part = slice(start, start + USERS_AT_ONCE)
         wanted = _user_vectors(model.recommender, vectors, known[part]) @ vectors.T
@@ -57,15 +68,19 @@ def evaluate_recommendation(
             scores = {"recommender": wanted[place], "neighbours": neighbours.scores(seen), "popularity": popular}
             for name, found in scores.items():
                 ranks[name][start + place] = target_rank(found, target, seen)
-    values: Values = {name: rank_values(found, experiment.evaluate.k) for name, found in ranks.items()}
+                lists[name][start + place] = top_rows(found, k, seen)
+    values: Values = {name: rank_values(found, k) for name, found in ranks.items()}
     pairs = [("recommender", "neighbours"), ("recommender", "popularity")]
     every = {ALL: np.ones(len(users), dtype=bool)}
-    compared = compare(values, every, pairs, experiment.evaluate.bootstrap, experiment.seed)
+    compared = compare(values, every, pairs, experiment.evaluate.bootstrap, seed)
+    shares = category_shares(generation.catalogue.products)
+    wanted = [shares[past["rows"]].sum(axis=0) for past in known]
     figures = {
         "users": len(users),
         "left_out": others,
         "systems": compared[ALL]["systems"],
         "slices": compared,
+        "beyond": list_figures(lists, vectors, shares, np.array(wanted), popular, experiment.evaluate, seed),
     }
     per_user = [
         pa.table({"system": [name] * len(users), "user_id": users, "rank": ranks[name], **metrics})

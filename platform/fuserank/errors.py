@@ -9,6 +9,7 @@ FuserankError
 │   └── MissingStageError     an earlier stage has not been run yet
 ├── ModelError           a checkpoint, encoder or tokenizer cannot be loaded or does not fit
 ├── EvaluationError       scores, grades or rankings cannot be judged
+│   └── LeakError             training has seen what evaluation asks
 ├── FilterError          a search filter is malformed or names an unknown field
 ├── StoreError           the database refused or cannot be reached
 └── ServeError           serving cannot start (port in use, no generation)
@@ -60,6 +61,10 @@ class ModelError(FuserankError):
 
 class EvaluationError(FuserankError):
     """Scores, grades or rankings cannot be judged."""
+
+
+class LeakError(EvaluationError):
+    """Training has seen what evaluation asks."""
 
 
 class FilterError(FuserankError):

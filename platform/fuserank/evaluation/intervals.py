@@ -14,7 +14,10 @@ from fuserank.errors import EvaluationError
 
 NORMAL = NormalDist()
 SMALL = 50
-"""Below this many queries bootstrap intervals of a mean are known to be too narrow; the report warns."""
+"""Below this many queries the intervals hold less than they say: at n = 20 and nominal 95 %, 91 to 96 % on real nDCG,
+87 % on reciprocal ranks that are nearly all 1. The report warns."""
+FEW = 10
+"""Below this many queries a mean is not shown at all."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,12 @@ class Interval:
     def as_dict(self) -> dict[str, float | int | None]:
         """For JSON: NaN becomes null."""
         values = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {name: None if np.isnan(value) else round(value, 6) for name, value in values.items()} | {"n": self.n}
+        return {name: rounded(value) for name, value in values.items()} | {"n": self.n}
+
+
+def rounded(value: float) -> float | None:
+    """For JSON: six digits, NaN as null."""
+    return None if np.isnan(value) else round(float(value), 6)
 
 
 def seed_of(seed: int, *names: str) -> int:
@@ -52,6 +60,19 @@ def resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def student_point(tail: float, freedom: int) -> float:
+    """The quantile of Student's t: `tail` of it lies below, by the Cornish-Fisher expansion to the third order.
+
+    Within 0.5 % of the exact one from 4 degrees of freedom; below that too small. Source: Abramowitz and Stegun,
+    Handbook of Mathematical Functions, 26.7.5.
+    """
+    z = NORMAL.inv_cdf(tail)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
 def interval(
     values: np.ndarray,
     samples: int = 2000,
@@ -62,7 +83,10 @@ def interval(
     """Bootstrap interval of the mean of one value per query. [Q] → Interval.
 
     `bca` corrects the percentile interval for bias and skewness (Efron, Better Bootstrap Confidence Intervals, 1987);
-    the acceleration of a mean has the closed jackknife form Σ(x−x̄)³ / 6(Σ(x−x̄)²)^1.5.
+    the acceleration of a mean has the closed jackknife form Σ(x−x̄)³ / 6(Σ(x−x̄)²)^1.5. Its points are those of
+    Student's t, widened by √(n / (n − 1)), because resamples spread as if the sample were the population (Hesterberg,
+    What Teachers Should Know About the Bootstrap, 2015, section 4.3). Of percentile, bootstrap-t and both kinds of bca
+    this one's coverage was nearest to nominal on real per-query nDCG (tests/fuserank/evaluation/test_coverage.py).
 
     Raises:
         EvaluationError: values hold infinities, or level or samples make no sense.
@@ -86,7 +110,8 @@ def interval(
         below = ((means < mean).sum() + 0.5 * (means == mean).sum()) / samples
         bias = NORMAL.inv_cdf(float(np.clip(below, 0.5 / samples, 1 - 0.5 / samples)))
         acceleration = float((centred**3).sum()) / (6 * spread**1.5)
-        points = [bias + NORMAL.inv_cdf(float(tail)) for tail in tails]
+        reach = float(np.sqrt(n / (n - 1))) * student_point(float(tails[1]), n - 1)
+        points = [bias - reach, bias + reach]
         tails = np.array([NORMAL.cdf(bias + point / (1 - acceleration * point)) for point in points])
     low, high = np.quantile(means, tails)
     return Interval(mean, float(low), float(high), n)

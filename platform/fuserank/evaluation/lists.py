@@ -51,10 +51,9 @@ def diversity_at_k(order: np.ndarray, vectors: np.ndarray, k: int = 10) -> np.nd
     unit = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
     top = _top(order, k, len(vectors))
     filled = (top >= 0).sum(axis=1)
-    chosen = np.where((top >= 0)[:, :, None], _take(unit, top), 0.0)
-    own = (chosen**2).sum(axis=(1, 2))
+    own = np.where(top >= 0, _take((length[:, 0] > 0).astype(np.float64), top), 0.0).sum(axis=1)
     pairs = filled * (filled - 1) / 2
-    alike = ((chosen.sum(axis=1) ** 2).sum(axis=1) - own) / 2  # Σ over pairs of u·v, from |Σu|² = Σ|u|² + 2 Σ u·v
+    alike = ((_sums(unit, top) ** 2).sum(axis=1) - own) / 2  # Σ over pairs of u·v, from |Σu|² = Σ|u|² + 2 Σ u·v
     return _mean(pairs - alike, pairs)
 
 
@@ -74,7 +73,7 @@ def calibration_at_k(order: np.ndarray, wanted: np.ndarray, categories: np.ndarr
     if (wanted < 0).any() or (categories < 0).any():
         raise EvaluationError("shares of categories must be ≥ 0.")
     top = _top(order, k, len(categories))
-    found = np.where((top >= 0)[:, :, None], _take(categories, top), 0.0).sum(axis=1)
+    found = _sums(categories, top)
     totals = wanted.sum(axis=1), found.sum(axis=1)
     defined = (totals[0] > 0) & (totals[1] > 0)
     out = np.full(len(wanted), np.nan)
@@ -100,6 +99,14 @@ def _top(order: np.ndarray, k: int, products: int) -> np.ndarray:
             f"query row {int(twice.argmax())} ranks the same product twice.", "Rank each product once."
         )
     return top
+
+
+def _sums(values: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """Sum of the listed products' rows of `values` [N, D], rank by rank so that no [Q, R, D] is made. → [Q, D]."""
+    found = np.zeros((len(top), values.shape[1]))
+    for rank in range(top.shape[1]):
+        found += np.where(top[:, rank, None] >= 0, _take(values, top[:, rank]), 0.0)
+    return found
 
 
 def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from string import Template
 
 from PIL import Image
 
+from fuserank.evaluation.intervals import FEW
+
 THUMBNAIL = 96  # pixels
 
 
@@ -46,6 +48,9 @@ class Page:
 
     def heading(self, text: str) -> None:
         self.parts.append(f"<h2>{escape(text)}</h2>")
+
+    def subheading(self, text: str) -> None:
+        self.parts.append(f"<h3>{escape(text)}</h3>")
 
     def text(self, text: str, style: str = "") -> None:
         self.parts.append(f'<p class="{escape(style)}">{escape(text)}</p>')
@@ -107,21 +112,38 @@ class Cell:
     style: str = ""
 
 
-def figure(interval: Mapping) -> Cell:
-    """A mean with its interval."""
-    if interval["mean"] is None:
-        return Cell(None, "–")
-    bounds = "" if interval["low"] is None else f" [{interval['low']:.3f}, {interval['high']:.3f}]"
-    return Cell(interval["mean"], f"{interval['mean']:.3f}", bounds)
+def figure(interval: Mapping, bounds: bool = True) -> Cell:
+    """A mean, with its interval unless `bounds` is False."""
+    if (none := _too_few(interval)) is not None:
+        return none
+    known = bounds and interval["low"] is not None
+    aside = f" [{interval['low']:.3f}, {interval['high']:.3f}]" if known else ""
+    return Cell(interval["mean"], f"{interval['mean']:.3f}", aside)
 
 
 def difference(interval: Mapping) -> Cell:
     """A signed difference; coloured only where the interval excludes 0."""
-    if interval["mean"] is None:
-        return Cell(None, "–")
+    if (none := _too_few(interval)) is not None:
+        return none
     style = ("up" if interval["mean"] > 0 else "down") if interval["excludes_zero"] else ""
     bounds = "" if interval["low"] is None else f" [{interval['low']:+.3f}, {interval['high']:+.3f}]"
     return Cell(interval["mean"], f"{interval['mean']:+.3f}", bounds, style)
+
+
+def chance(difference: Mapping, key: str = "p_holm") -> Cell:
+    """A p value."""
+    if (none := _too_few(difference)) is not None:
+        return none
+    p = difference[key]
+    return Cell(p, "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def _too_few(interval: Mapping) -> Cell | None:
+    """What stands in place of a figure that no or too few queries tell of."""
+    if interval["mean"] is None:
+        return Cell(None, "–")
+    few = interval.get("n", FEW) < FEW
+    return Cell(None, "too few", f" (n = {interval['n']})") if few else None
 
 
 def thumbnail(path: Path | None, pixels: int = THUMBNAIL) -> str | None:

@@ -4,7 +4,7 @@ Drawn on matplotlib's Agg canvas without pyplot, so nothing global changes and n
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,6 +57,29 @@ def bars(systems: Sequence[str], metrics: dict[str, list[dict]], title: str) -> 
     axes.grid(axis="x", color=GRID)
     axes.set_title(title, loc="left", fontsize=FONT + 1)
     figure.legend(loc="outside lower center", ncols=len(metrics), fontsize=FONT, frameon=False)
+    return _png(figure)
+
+
+def differences(found: Mapping[str, Mapping], title: str) -> bytes:
+    """Differences with their intervals, one line a name, the ones that exclude 0 in colour.
+
+    Args:
+        found: name → {"mean", "low", "high", "excludes_zero"}, null where too few queries count.
+    """
+    figure = _figure(1.0 + 0.36 * len(found))
+    axes = figure.add_subplot()
+    for place, interval in enumerate(found.values()):
+        if interval["low"] is None:
+            continue
+        colour = (COLOURS[0] if interval["mean"] > 0 else RED) if interval["excludes_zero"] else GREY
+        axes.plot([interval["low"], interval["high"]], [place, place], color=colour, linewidth=2)
+        axes.plot(interval["mean"], place, "o", color=colour, markersize=6)
+    axes.axvline(0, color="#222222", linewidth=0.8)
+    axes.set_yticks(np.arange(len(found)), list(found))
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(axis="x", color=GRID)
+    axes.set_title(title, loc="left", fontsize=FONT + 1)
     return _png(figure)
 
 

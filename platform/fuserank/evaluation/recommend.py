@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fuserank.errors import EvaluationError
+from fuserank.evaluation.metrics import rank_rows
 
 History = Sequence[int]
 
@@ -64,6 +65,14 @@ def target_rank(scores: np.ndarray, target: int, seen: History = ()) -> int:
     scores[np.asarray(seen, dtype=np.int64)] = -np.inf
     mine = scores[target]
     return 1 + int((scores > mine).sum()) + int((scores[:target] == mine).sum() if mine > -np.inf else 0)
+
+
+def top_rows(scores: np.ndarray, k: int, seen: History = ()) -> np.ndarray:
+    """The k best unseen products: int64 [k], −1 where there are fewer; equal scores rank by row order. scores [N]."""
+    scores = np.array(scores, dtype=np.float64)
+    scores[np.asarray(seen, dtype=np.int64)] = -np.inf
+    best = rank_rows(scores[None])[0, :k]
+    return np.concatenate([best, np.full(k - len(best), -1, np.int64)])
 
 
 def rank_values(ranks: np.ndarray, k: int = 10) -> dict[str, np.ndarray]:

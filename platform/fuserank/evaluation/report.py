@@ -2,50 +2,21 @@
 
 Layout of that dict: "run" {name, generation, products, queries, left_out, k, recall_k, relevant, samples, seed},
 "variants" {variant: {"single": the best modality alone, "systems": {system: {metric: interval}} over all queries,
-"slices": compare(…), "missing": {system: {group: interval}}}}, "recommendation" {"users", "left_out", "systems",
-"slices": compare(…)} or None. An interval is {"mean", "low", "high", "n"}, null where too few queries count.
+"slices": compare(…), "missing": {system: {group: interval}}, "protocol", and of the first variant "ablation", "groups"
+and "beyond" (workloads/ablation.py, beyond.py)}}, "recommendation" {"users", "left_out", "systems", "slices":
+compare(…), "beyond"} or None, "leaks" [leaks.Leak], "protocol" (against.py). An interval is {"mean", "low", "high",
+"n"}, null where too few queries count.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fuserank.evaluation import plots
-from fuserank.evaluation.intervals import SMALL
-from fuserank.evaluation.page import Cell, Example, Page, difference, figure
+from fuserank.evaluation import plots, sections
+from fuserank.evaluation.intervals import FEW, SMALL
+from fuserank.evaluation.page import Cell, Example, Page, chance, difference, figure
 from fuserank.evaluation.slices import ALL
-
-LABELS = {
-    "bm25": "BM25",
-    "late": "late concatenation",
-    "text": "text only",
-    "image": "image only",
-    "audio": "audio only",
-    "price": "price only",
-    "attributes": "attributes only",
-    "fused": "fused (vectors)",
-    "served": "served (hybrid + rerank)",
-    "recommender": "M_R",
-    "neighbours": "item kNN",
-    "popularity": "popularity",
-}
-TITLES = {"ndcg": "nDCG", "mrr": "MRR", "hr": "HR"}
-
-
-def label(system: str) -> str:
-    """What a system is called in tables."""
-    return LABELS.get(system, system)
-
-
-def short(system: str) -> str:
-    """The same without its explanation."""
-    return label(system).partition(" (")[0]
-
-
-def title(metric: str) -> str:
-    """What a metric is called in tables: `ndcg@10` → nDCG@10."""
-    name, at, depth = metric.partition("@")
-    return TITLES.get(name, name) + at + depth
+from fuserank.evaluation.words import label, short, title
 
 
 def build(
@@ -64,9 +35,10 @@ def build(
         HTML text, and file name → PNG bytes.
     """
     run = metrics["run"]
-    shown = (f"ndcg@{run['k']}", f"recall@{run['recall_k']}", "mrr")
+    shown = (f"ndcg@{run['k']}", f"recall@{run['recall_k']}", "mrr", "map", f"hit@{run['k']}")
     page, images = Page(f"Evaluation of {run['name']}"), {}
     _opening(page, run)
+    sections.leaks(page, metrics["leaks"])
     for variant, found in metrics["variants"].items():
         page.heading(f"Search, {variant}")
         overall = found["slices"][ALL]
@@ -74,7 +46,7 @@ def build(
         _differences(page, overall["differences"], shown)
         name = f"systems-{variant.replace(' ', '-')}.png"
         systems = list(overall["systems"])
-        series = {title(metric): [overall["systems"][system][metric] for system in systems] for metric in shown}
+        series = {title(metric): [overall["systems"][system][metric] for system in systems] for metric in shown[:3]}
         images[name] = plots.bars([short(system) for system in systems], series, f"Search, {variant}")
         page.plot(images[name], f"Means with 95 % intervals, {variant}.")
         name = f"differences-{variant.replace(' ', '-')}.png"
@@ -84,6 +56,10 @@ def build(
         )
         _slices(page, found["slices"], shown[0])
         _missing(page, found["missing"], run["recall_k"])
+        if "ablation" in found:
+            sections.ablation(page, found["ablation"], shown)
+            sections.groups(page, found["groups"], run["recall_k"])
+            sections.beyond(page, found["beyond"], run["k"])
     if metrics["recommendation"]:
         _recommendation(page, metrics["recommendation"], run["k"])
     if examples:
@@ -106,6 +82,7 @@ def _opening(page: Page, run: Mapping) -> None:
         page.text(f"{run['left_out']} queries have no relevant product in the catalogue and are left out.", "soft")
     if run["queries"] - run["left_out"] < SMALL:
         page.text(f"Fewer than {SMALL} queries: these intervals are likely too narrow. Judge more queries.", "warn")
+    page.text(f"Where fewer than {FEW} queries count, no figure is shown.", "soft")
 
 
 def _systems(page: Page, systems: Mapping, shown: Sequence[str]) -> None:
@@ -116,12 +93,16 @@ def _systems(page: Page, systems: Mapping, shown: Sequence[str]) -> None:
 
 def _differences(page: Page, differences: Sequence[Mapping], shown: Sequence[str]) -> None:
     rows = [
-        [f"{short(row['a'])} − {short(row['b'])}", *(difference(row[metric]) for metric in shown)]
+        [f"{short(row['a'])} − {short(row['b'])}", *(difference(row[m]) for m in shown), chance(row[shown[0]])]
         for row in differences
     ]
     if rows:
-        page.text("Paired differences, coloured where the interval excludes 0:", "soft")
-        page.table(["difference", *map(title, shown)], rows)
+        page.text(
+            "Paired differences, coloured where the interval excludes 0; p of the first metric by a sign-flip test "
+            f"over queries, Holm-corrected over all {len(shown)}:",
+            "soft",
+        )
+        page.table(["difference", *map(title, shown), f"p, {title(shown[0])}"], rows)
 
 
 def _slices(page: Page, slices: Mapping, metric: str) -> None:
@@ -133,7 +114,7 @@ def _slices(page: Page, slices: Mapping, metric: str) -> None:
     for name, found in slices.items():
         count = next(iter(found["systems"].values()))[metric]["n"]
         cells: list[Cell | str] = [name, Cell(count, str(count))]
-        cells += [_plain(found["systems"][system][metric]) for system in systems]
+        cells += [figure(found["systems"][system][metric], bounds=False) for system in systems]
         cells += [difference(row[metric]) for row in found["differences"][:2]]
         rows.append(cells)
     page.text(f"{title(metric)} by slice of the queries (n = queries counted):", "soft")
@@ -159,7 +140,4 @@ def _recommendation(page: Page, found: Mapping, k: int) -> None:
     overall = found["slices"][ALL]
     _systems(page, overall["systems"], shown)
     _differences(page, overall["differences"], shown)
-
-
-def _plain(interval: Mapping) -> Cell:
-    return Cell(interval["mean"], "–" if interval["mean"] is None else f"{interval['mean']:.3f}")
+    sections.beyond(page, found["beyond"], k)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from fuserank.evaluation.metrics import grades_of, recall_at_k
+from fuserank.evaluation.groups import recall_of
 
 ALL = "all queries"
 WORDED = ("text", "attributes")
@@ -50,12 +50,7 @@ def recall_without(
         "complete" and "without <modality>" → float64 [Q], NaN where a query has no such relevant product.
     """
     groups = {"complete": mask.all(axis=1)} | {f"without {m}": ~mask[:, i] for i, m in enumerate(modalities)}
-    found = {}
-    for name, members in groups.items():
-        kept = np.where(members, grades, 0.0)
-        if (kept >= relevant).any():
-            found[name] = recall_at_k(grades_of(order, kept), kept, k, relevant)
-    return found
+    return recall_of(order, grades, groups, k, relevant)
 
 
 def without_words(mask: np.ndarray, hidden: np.ndarray, modalities: Sequence[str]) -> np.ndarray:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fuserank.evaluation.intervals import interval, paired_difference, seed_of
+from fuserank.evaluation.intervals import interval, paired_difference, rounded, seed_of
 from fuserank.evaluation.metrics import rank_rows, ranking_metrics
+from fuserank.evaluation.significance import holm, paired_test
 
 Values = dict[str, dict[str, np.ndarray]]
 """System → metric → one value per query, float64 [Q]."""
@@ -63,6 +64,8 @@ def compare(
 ) -> dict[str, dict]:
     """Slice → {"systems": {system: {metric: interval}}, "differences": [{"a", "b", metric: interval of a − b}]}.
 
+    A difference also has "excludes_zero", "p" (significance.paired_test) and "p_holm", corrected over its metrics.
+
     Args:
         slices: name → bool [Q].
         pairs: systems (a, b) whose paired difference is wanted.
@@ -82,7 +85,12 @@ def compare(
             for metric in values[a]:
                 left, right = values[a][metric][chosen], values[b][metric][chosen]
                 difference = paired_difference(left, right, samples, seed=seed_of(seed, name, metric))
-                row[metric] = difference.as_dict() | {"excludes_zero": difference.excludes_zero}
+                row[metric] = difference.as_dict() | {
+                    "excludes_zero": difference.excludes_zero,
+                    "p": paired_test(left, right, seed=seed_of(seed, name, metric)),
+                }
+            for metric, p in zip(values[a], holm([row[metric]["p"] for metric in values[a]]), strict=True):
+                row[metric] |= {"p": rounded(row[metric]["p"]), "p_holm": rounded(p)}
             differences.append(row)
         found[name] = {"systems": systems, "differences": differences}
     return found

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fuserank.evaluation import report
-from fuserank.evaluation.page import Example, Hit, Page, difference, figure, thumbnail
+from fuserank.evaluation.page import Example, Hit, Page, chance, difference, figure, thumbnail
 from fuserank.evaluation.slices import ALL
 from fuserank.evaluation.systems import compare, measure
 
@@ -48,20 +48,29 @@ def built():
     slices = {ALL: np.ones(40, bool), f"group: {EVIL}": np.arange(40) < 20, "empty": np.zeros(40, bool)}
     recommended = {"hr@10": random.random(40), "ndcg@10": random.random(40)}
     compared = compare(values, slices, [("served", "bm25"), ("served", "image")], 200, 0)
+    few = {"mean": 0.123, "low": 0.1, "high": 0.2, "n": 9, "excludes_zero": True}
+    group = {"products": 4, "systems": dict.fromkeys(values, few), "difference": few}
     missing = {
         name: {"complete": dict(compared[ALL]["systems"][name]["mrr"]), "without image": {"mean": None}}
         for name in values
+    }
+    searched = {
+        "ablation": compared[ALL],
+        "groups": {"category": {EVIL: group}},
+        "beyond": {"served": {"coverage": 0.5}},
     }
     metrics = {
         "run": {
             "name": EVIL, "generation": "g1", "products": 30, "queries": 40, "left_out": 2, "k": 10, "recall_k": 100,
             "samples": 200, "seed": 0,
         },
-        "variants": {"all text": {"slices": compared, "missing": missing}},
+        "variants": {"all text": {"slices": compared, "missing": missing, **searched}},
         "recommendation": {
             "users": 40, "left_out": 3,
             "slices": compare({"recommender": recommended}, {ALL: slices[ALL]}, []),
+            "beyond": {"recommender": {"coverage": 0.25, "novelty": compared[ALL]["systems"]["bm25"]["mrr"]}},
         },
+        "leaks": [{"name": "later-events", "count": 3, "of": 9, "detail": EVIL}],
     }  # fmt: skip
     examples = [Example(EVIL, {"BM25": [Hit(EVIL, 2.0), Hit("plain", 0.0)], "fused": []}, None, EVIL)]
     histograms = {"all text": {"served − BM25": values["served"]["ndcg@10"] - values["bm25"]["ndcg@10"]}}
@@ -102,11 +111,19 @@ def test_tables_are_sortable_and_say_what_they_hold(built):
     assert "Fewer than 50 queries" in html
     assert "2 queries have no relevant product" in html
     assert html.count("<figure>") == 2
+    assert "0.123" not in html  # nine queries
+    assert html.count("too few") == 6  # five systems and a difference
+    assert "Allowed by evaluate.allow_leaks – later-events: 3 of 9" in html
 
 
 def test_cells():
     assert figure({"mean": 0.5, "low": 0.4, "high": 0.6}).text == "0.500"
     assert figure({"mean": None}).text == "–"
+    for cell in (figure, difference, chance):
+        few = cell({"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9, "excludes_zero": True, "p_holm": 0.01})
+        assert (few.value, few.text, few.aside, few.style) == (None, "too few", " (n = 9)", "")
+    assert chance({"mean": 0.1, "n": 10, "p_holm": 0.0005}).text == "< 0.001"
+    assert chance({"mean": 0.1, "n": 10, "p_holm": 0.0123}).text == "0.012"
     won = difference({"mean": 0.1, "low": 0.05, "high": 0.2, "excludes_zero": True})
     assert (won.style, won.text) == ("up", "+0.100")
     assert difference({"mean": -0.1, "low": -0.2, "high": -0.05, "excludes_zero": True}).style == "down"

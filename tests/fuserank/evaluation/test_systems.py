@@ -23,6 +23,8 @@ def test_the_better_system_wins_with_an_interval_and_slices_use_their_queries():
     difference = found[ALL]["differences"][0]["ndcg@10"]
     assert difference["excludes_zero"]
     assert difference["low"] > 0
+    assert difference["p"] == pytest.approx(1 / 2001, abs=1e-6)  # no flip is as far from 0
+    assert difference["p"] < difference["p_holm"] <= 5 * difference["p"] + 1e-5
     mean = np.nanmean(values["served"]["ndcg@10"][half])
     assert found["first"]["systems"]["served"]["ndcg@10"]["mean"] == pytest.approx(mean, abs=1e-6)
     assert found["first"]["systems"]["served"]["ndcg@10"]["n"] == 30
@@ -32,7 +34,8 @@ def test_a_system_against_itself_has_no_difference():
     grades, orders = planted()
     values = measure({"a": orders["bm25"], "b": orders["bm25"].copy()}, grades)
     row = compare(values, {ALL: np.ones(60, bool)}, [("a", "b")])[ALL]["differences"][0]
-    assert row["mrr"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 60, "excludes_zero": False}
+    nothing = {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 60, "excludes_zero": False, "p": 1.0, "p_holm": 1.0}
+    assert row["mrr"] == nothing
 
 
 def test_modality_orders_leave_products_without_it_unranked():
