@@ -122,8 +122,8 @@ def _compare(ours: dict, theirs: dict, variant: str, samples: int, seed: int) ->
             drawn = seed_of(seed, variant, metric)
             difference = paired_difference(a, b, samples, seed=drawn)
             rows[metric] = {
-                "ours": rounded(np.nanmean(a) if not np.isnan(a).all() else np.nan),
-                "theirs": rounded(np.nanmean(b) if not np.isnan(b).all() else np.nan),
+                "ours": _mean(a),
+                "theirs": _mean(b),
                 **difference.as_dict(),
                 "excludes_zero": difference.excludes_zero,
                 "p": paired_test(a, b, seed=drawn),
@@ -170,3 +170,8 @@ def _ids(ours: Evaluated, theirs: Evaluated) -> str:
 def _keys(queries: pa.Table) -> list[dict]:
     rows = queries.select(["query_id", "text", "image", "audio"]).to_pylist()
     return [{name: value or "" for name, value in row.items()} for row in rows]
+
+
+def _mean(values: np.ndarray) -> float | None:
+    counted = values[~np.isnan(values)]
+    return rounded(float(counted.mean())) if len(counted) else None

@@ -49,7 +49,9 @@ def recall_without(
     Returns:
         "complete" and "without <modality>" → float64 [Q], NaN where a query has no such relevant product.
     """
-    groups = {"complete": mask.all(axis=1)} | {f"without {m}": ~mask[:, i] for i, m in enumerate(modalities)}
+    groups = {"complete": np.asarray(mask.all(axis=1))} | {
+        f"without {m}": ~mask[:, i] for i, m in enumerate(modalities)
+    }
     return recall_of(order, grades, groups, k, relevant)
 
 
