@@ -57,7 +57,7 @@ def build(
         _slices(page, found["slices"], shown[0])
         _missing(page, found["missing"], run["recall_k"])
         if "ablation" in found:
-            sections.ablation(page, found["ablation"], shown)
+            sections.ablation(page, found["ablation"], shown[:3])
             sections.groups(page, found["groups"], run["recall_k"])
             sections.beyond(page, found["beyond"], run["k"])
     if metrics["recommendation"]:
@@ -93,16 +93,16 @@ def _systems(page: Page, systems: Mapping, shown: Sequence[str]) -> None:
 
 def _differences(page: Page, differences: Sequence[Mapping], shown: Sequence[str]) -> None:
     rows = [
-        [f"{short(row['a'])} − {short(row['b'])}", *(difference(row[m]) for m in shown), chance(row[shown[0]])]
+        [f"{short(row['a'])} − {short(row['b'])}", *(difference(row[m]) for m in shown[:3]), chance(row[shown[0]])]
         for row in differences
     ]
     if rows:
         page.text(
             "Paired differences, coloured where the interval excludes 0; p of the first metric by a sign-flip test "
-            f"over queries, Holm-corrected over all {len(shown)}:",
+            f"over queries, Holm-corrected over {', '.join(map(title, shown))}:",
             "soft",
         )
-        page.table(["difference", *map(title, shown), f"p, {title(shown[0])}"], rows)
+        page.table(["difference", *map(title, shown[:3]), f"p, {title(shown[0])}"], rows)
 
 
 def _slices(page: Page, slices: Mapping, metric: str) -> None:

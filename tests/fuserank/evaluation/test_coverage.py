@@ -98,7 +98,9 @@ def test_the_whole_table(populations):
             }
             print(name, n, row, flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"seed": SEED, "samples": SAMPLES, "resamples": 1000, "table": table}, indent=1) + "\n")
+    RESULTS.write_text(
+        json.dumps({"seed": SEED, "samples": SAMPLES, "resamples": 1000, "table": table}, indent=1) + "\n"
+    )
     for name, rows in table.items():
         for n in (50, 172, 1000):
             row = rows[f"n={n}"]
