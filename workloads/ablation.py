@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from fuserank.config import Evaluate
-from fuserank.evaluation.intervals import seed_of
 from fuserank.evaluation.metrics import rank_rows
 from fuserank.evaluation.slices import ALL
 from fuserank.evaluation.systems import compare, measure
@@ -44,4 +43,4 @@ def ablation(orders: dict[str, np.ndarray], grades: np.ndarray, settings: Evalua
     values = measure(orders, grades, settings.k, settings.recall_k, settings.relevant)
     every = {ALL: np.ones(len(grades), dtype=bool)}
     pairs = [(name, FUSED) for name in orders if name != FUSED]
-    return compare(values, every, pairs, settings.bootstrap, seed_of(seed, "ablation"))[ALL]
+    return compare(values, every, pairs, settings.bootstrap, seed)[ALL]
