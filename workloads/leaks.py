@@ -13,6 +13,9 @@ from fuserank.feedback.sequences import has_splits
 from fuserank.records.label_queries import UNSEEN
 from workloads.progress import say
 
+ATTRIBUTES = ("brand", "category", "attributes")
+"""What the modality of that name reads of a product."""
+
 
 def check(experiment: Experiment, preprocess: Path) -> list[dict]:
     """The leaks that the config allows, for the report.
@@ -27,7 +30,10 @@ def check(experiment: Experiment, preprocess: Path) -> list[dict]:
     found = leaks.repeated_queries(queries, by_product, UNSEEN)
     if by_product:
         found += leaks.repeated_products(products, records.split.key)
-    found += leaks.label_as_feature(products, experiment.preprocess.text_fields)
+    read = [*experiment.preprocess.text_fields]
+    if experiment.encoders.attributes is not None:
+        read += [field for field in ATTRIBUTES if field not in read]
+    found += leaks.label_as_feature(products, read)
     file = preprocess / "events.parquet"
     events = pq.read_table(file) if file.is_file() else None
     if events is not None and has_splits(events):

@@ -129,7 +129,7 @@ def label(folder, share: float) -> None:
     def change(rows: list[dict]) -> None:
         for place, row in enumerate(rows):
             colour = (row["title"] or "black thing").split()[0]
-            row["labels"] = [("colour", colour)]
+            row["labels"], row["attributes"] = [("colour", colour)], []
             row["brand"] = colour.upper() if place < share * len(rows) else "Alder"
 
     rewrite(folder / "products.parquet", change)
@@ -142,13 +142,15 @@ def test_the_label_as_a_feature(run):
     label(folder, 1.0)
     with pytest.raises(LeakError, match=r"label-as-feature: 40 of 40 products have their label 'colour' as brand"):
         evaluate.run(experiment)
-    unread = config.update(experiment, {"preprocess.text_fields": ["title", "category", "attributes.material"]})
+    unread = config.update(experiment, {"preprocess.text_fields": ["title"], "encoders.attributes": None})
     assert leaks.check(unread, folder) == []
 
 
 def test_an_attribute_that_is_the_label(run):
     experiment, folder = run
-    experiment = config.update(experiment, {"preprocess.text_fields": ["title", "attributes.shade"]})
+    unread = config.update(experiment, {"preprocess.text_fields": ["title"], "encoders.attributes": None})
+    as_text = config.update(unread, {"preprocess.text_fields": ["title", "attributes.shade"]})
+    as_modality = config.update(unread, {"encoders.attributes": {}})
 
     def change(rows: list[dict]) -> None:
         for place, row in enumerate(rows):
@@ -156,8 +158,11 @@ def test_an_attribute_that_is_the_label(run):
             row["attributes"] = [("shade", f"C{place % 3}"), ("shade", "dark")]
 
     rewrite(folder / "products.parquet", change)
+    assert leaks.check(unread, folder) == []
     with pytest.raises(LeakError, match=r"label 'colour' as attributes\.shade"):
-        leaks.check(experiment, folder)
+        leaks.check(as_text, folder)
+    with pytest.raises(LeakError, match=r"label 'colour' as attributes, which is read"):
+        leaks.check(as_modality, folder)
 
 
 def test_an_allowed_leak_is_shown_and_its_remedy_works(run):

@@ -5,7 +5,7 @@ What is a leak, and what only looks like one, is told in docs/EVALUATION.md:
 - repeated-products: products are split, and one held out reads the same, in the field that splits, as one trained on;
 - repeated-queries: a held-out query reads, looks and sounds like one trained on, over the same products;
 - later-events: training saw an event at or after the first one held out, or one of a held-out user;
-- label-as-feature: a text field is the label, for nearly every product.
+- label-as-feature: a field that a model reads is the label, for nearly every product.
 
 Training means all that fits a weight: validation queries fit the reranker and choose the epoch.
 """
@@ -27,7 +27,7 @@ REMEDIES = {
     "repeated-products": "Clean the field so that equal products are equal in the file, or split by another field.",
     "repeated-queries": "Set records.split.key: text, so that equal queries are on one side.",
     "later-events": "Split the events again: fuserank preprocess with records.event_split.",
-    "label-as-feature": "Take the field out of preprocess.text_fields.",
+    "label-as-feature": "Take the field out of preprocess.text_fields, or set encoders.attributes: null.",
 }
 
 
@@ -110,9 +110,13 @@ def later_events(events: pa.Table, by_user: bool) -> list[Leak]:
     return _leak("later-events", late["event_id"].to_pylist(), training.num_rows, what)
 
 
-def label_as_feature(products: pa.Table, text_fields: Iterable[str]) -> list[Leak]:
-    """Text fields that are a label: PRODUCT → a leak for each such pair of label and field."""
-    fields = list(text_fields)
+def label_as_feature(products: pa.Table, read: Iterable[str]) -> list[Leak]:
+    """Fields that are a label: PRODUCT → a leak for each such pair of label and field.
+
+    Args:
+        read: fields that a model reads: of PRODUCT, `attributes.‹name›`, or `attributes` for any of them.
+    """
+    fields = list(read)
     rows = products.select([*dict.fromkeys(f.partition(".")[0] for f in fields), "labels"]).to_pylist()
     equal: dict[tuple[str, str], int] = {}
     counts: dict[str, int] = {}
@@ -136,6 +140,8 @@ def _values(row: dict, field: str) -> list[str]:
     found = row[name]
     if attribute:
         return [value for key, value in found or [] if key == attribute]
+    if name == "attributes":
+        return [value for _, value in found or []]
     return list(found) if isinstance(found, list) else [found] if found else []
 
 
