@@ -10,6 +10,7 @@ FuserankError
 ├── ModelError           a checkpoint, encoder or tokenizer cannot be loaded or does not fit
 ├── EvaluationError       scores, grades or rankings cannot be judged
 │   └── LeakError             training has seen what evaluation asks
+├── PolicyError          a policy's features, state, log or decision do not fit
 ├── FilterError          a search filter is malformed or names an unknown field
 ├── StoreError           the database refused or cannot be reached
 └── ServeError           serving cannot start (port in use, no generation)
@@ -65,6 +66,10 @@ class EvaluationError(FuserankError):
 
 class LeakError(EvaluationError):
     """Training has seen what evaluation asks."""
+
+
+class PolicyError(FuserankError):
+    """A policy's features, state, log or decision do not fit."""
 
 
 class FilterError(FuserankError):
