@@ -68,6 +68,7 @@ def make_shop(seed: int = 0, share: float = 0.3) -> Shop:
         "uniform": build_policy("epsilon_greedy", LinearState(NAMES), share=1.0),
         "linucb": build_policy("linucb", learnt(2000, np.array([1, 0.3, 1.5, 1])), share=0.1),
         "thompson": build_policy("thompson", learnt(300, np.ones(4)), share=0.1, samples=500),
+        "best": build_policy("epsilon_greedy", learnt(20_000, np.ones(4)), share=0.02),
     }
     chances = {name: policy.chances(features, POSITIONS).values for name, policy in judged.items()}
     return Shop(features, rewards, serving, chances)
