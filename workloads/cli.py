@@ -31,6 +31,7 @@ STAGES = {
     "index": "Embed the catalogue and build one generation: vectors, words, reranker.",
     "evaluate": "Rank held-out queries over the full catalogue; writes report.html.",
     "feedback": "Join events to impressions.",
+    "policy": "Estimate what other policies would have earned, and ask the gate.",
 }
 
 
@@ -93,7 +94,7 @@ def _add(stage: str, text: str) -> None:
 
 
 for _stage, _text in STAGES.items():
-    if _stage != "evaluate":
+    if _stage not in ("evaluate", "policy"):  # these have options of their own
         _add(_stage, _text)
 
 
@@ -112,6 +113,20 @@ def evaluate(
             workload.run(experiment, against)
 
     run_one("evaluate", config, set, compare)
+
+
+@app.command(help=STAGES["policy"])
+def policy(
+    config: File,
+    set: Sets = None,
+    promote: Annotated[bool, typer.Option("--promote", help="let the policy go live if the gate says so")] = False,
+) -> None:
+    def work() -> None:
+        from workloads import policy as workload
+
+        workload.run(resolve(config, set), promote)
+
+    guarded(work)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Joins the live database's events to what was shown: `fuserank feedback -c FILE`.
 
 Reads runs/<name>/store/fuserank.db; writes runs/<name>/feedback/: joined.parquet (one row a shown product),
-events.parquet, orphans.parquet (events that fit no answer) and summary.json. The database goes on changing, so this
-stage is never up to date and always runs.
+impressions.parquet, events.parquet, orphans.parquet (events that fit no answer) and summary.json. The database goes on
+changing, so this stage is never up to date and always runs.
 """
 
 from pathlib import Path
@@ -42,6 +42,7 @@ def _join(run: Path, folder: Path) -> dict[str, Any]:
             events, impressions = database.read_events(), database.read_impressions()
     joined = join(impressions, events)
     pq.write_table(joined.rows, folder / "joined.parquet")
+    pq.write_table(impressions, folder / "impressions.parquet")
     pq.write_table(events, folder / "events.parquet")
     pq.write_table(joined.orphans, folder / "orphans.parquet")
     summary = {

@@ -56,6 +56,7 @@ STAGES: dict[str, Stage] = {
     "index": Stage(("index", "evaluate.hidden_text"), ("preprocess", "train"), ("retrieval", "models", "features")),
     "evaluate": Stage(("evaluate", "seed"), ("index",), ("evaluation", "retrieval", "models")),
     "feedback": Stage((), ("index",), ("feedback", "store")),
+    "policy": Stage(("policy", "seed"), ("feedback",), ("feedback",)),
 }
 """In the order the data flows. `generate` is upstream only where records.generate is set."""
 

@@ -7,6 +7,8 @@ from pydantic import Field
 from fuserank.config.model import FusionKind
 from fuserank.config.section import Fraction, Positive, Section, Weight
 
+PolicyKind = Literal["epsilon_greedy", "linucb", "thompson"]
+
 
 class PretrainTask(Section):
     """One self-supervised task."""
@@ -125,6 +127,26 @@ class Serve(Section):
     max_limit: Positive = 100  # largest `limit` of one answer
     max_batch: Positive = 64  # requests one micro-batch carries down the chain
     queue: Positive = 512  # requests waiting at the gateway before 429
+
+
+class Policy(Section):
+    """What learns from feedback, and when it may go live."""
+
+    kinds: list[PolicyKind] = ["epsilon_greedy", "linucb", "thompson"]
+    promote: PolicyKind = "linucb"
+    share: Fraction = 0.05  # of the slates that are drawn at random
+    ridge: Annotated[float, Field(gt=0)] = 1.0
+    alpha: Weight = 0.5  # of LinUCB: how much doubt counts for a candidate
+    noise: Weight = 0.3  # of Thompson sampling: standard deviation of a reward
+    samples: Annotated[int, Field(ge=2)] = 256  # draws that its propensities are estimated from
+    reward: Literal["clicked", "purchased"] = "clicked"
+    learn: Annotated[float, Field(gt=0, lt=1)] = 0.5  # share of the answers, the oldest, that policies learn from
+    estimator: Literal["ips", "clipped_ips", "snips", "dm", "dr", "switch_dr"] = "dr"  # the gate's
+    bound: Literal["bootstrap", "bernstein"] = "bootstrap"  # the gate's
+    margin: Weight = 0.0  # the lower bound must beat the incumbent by, in reward a position shown
+    effective: Annotated[float, Field(gt=0)] = 1000.0  # effective answers the gate wants
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of all intervals
+    bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples
 
 
 class Tracking(Section):

@@ -83,9 +83,9 @@ def test_the_better_is_promoted_and_the_worse_refused() -> None:
 @pytest.mark.prove
 @pytest.mark.timeout(900)
 def test_the_better_is_promoted_and_the_worse_refused_in_200_trials() -> None:
-    found = decisions(trials=200, answers=12_000)
+    found = decisions(trials=200, answers=20_000)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / "gate.json", {"trials": 200, "answers": 12_000, "promoted": found})
+    write_json(RESULTS / "gate.json", {"trials": 200, "answers": 20_000, "promoted": found})
     assert found["best"] >= 0.95
     assert found["uniform"] <= 0.05
     assert found["linucb"] <= 0.05
