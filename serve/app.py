@@ -18,10 +18,12 @@ from fuserank.config import Experiment
 from fuserank.errors import ConfigError
 from fuserank.retrieval.generation import MANIFEST, current_folder, generation_ids
 from fuserank.store.database import run_database
+from fuserank.store.engine import refuse_on_a_cluster
 from serve.audio_encoder import AudioEncoder
 from serve.feedback import Feedback
 from serve.image_encoder import ImageEncoder
 from serve.ingress import Ingress
+from serve.products import Products
 from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
 from serve.text_encoder import TextEncoder
@@ -37,7 +39,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         args: {"config": a config file's path, or its values}.
 
     Raises:
-        ConfigError: no or a bad config. MissingStageError: no index yet.
+        ConfigError: no or a bad config. MissingStageError: no index yet. StoreError: SQLite on several nodes.
     """
     if os.environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") != "1":
         log.warning("Ray Serve runs without its throughput flags: start Ray with RAY_SERVE_THROUGHPUT_OPTIMIZED=1")
@@ -52,16 +54,29 @@ def build(args: dict[str, Any]) -> serve.Application:
     }
     retriever = _deployment(RetrieverDeployment, "retriever", settings.retriever_replicas)
     reranker = _deployment(RerankerDeployment, "reranker", settings.reranker_replicas)
+    url, live_media = store_url(experiment), experiment.run.absolute() / "store" / "media"
+    refuse_on_a_cluster(url, _nodes())
     feedback = _deployment(Feedback, "feedback", 1, max_ongoing=1000)  # one writer: SQLite takes no more
+    products = _deployment(Products, "products", 1, max_ongoing=100)
     gateway = _deployment(serve.ingress()(Ingress), "gateway", 1, max_ongoing=settings.queue + 1000)
     return gateway.bind(
         folder,
         manifest,
         list_generations(folder),
         encoders,
-        retriever.bind(folder, experiment.index.candidates),
+        retriever.bind(folder, experiment.index.candidates, url, settings.compact_after),
         reranker.bind(folder, tuple(manifest["modalities"])),
-        feedback.bind(store_url(experiment), manifest["id"]),
+        feedback.bind(url, manifest["id"]),
+        products.bind(
+            folder,
+            manifest["base_seq"],
+            url,
+            live_media,
+            Path(manifest["media"]) if manifest.get("media") else None,
+            encoders,
+        ),
+        url,
+        live_media,
         settings,
     )
 
@@ -76,8 +91,15 @@ def generation_folder(experiment: Experiment) -> Path:
 
 
 def store_url(experiment: Experiment) -> str:
-    """The run's database."""
-    return run_database(experiment.run)[1]
+    """The database."""
+    return experiment.store.url or run_database(experiment.run)[1]
+
+
+def _nodes() -> int:
+    """How many machines the connected Ray has."""
+    import ray
+
+    return sum(node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 1
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The products as answers show them. Reads the generation's products.parquet and the media folder it names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +38,9 @@ class Documents:
         self._rows = {product_id: row for row, product_id in enumerate(self.ids)}
         self._media = media
 
+    async def reach(self, seq: int) -> None:
+        """Nothing changes here; see LiveDocuments."""
+
     def row(self, product_id: str) -> int | None:
         """The product's row, None if the generation does not have it."""
         return self._rows.get(product_id)
@@ -45,43 +48,53 @@ class Documents:
     def hits(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """What a hit shows of each row, in order."""
         found = self._shown.take(pa.array(rows, pa.int64())).to_pylist()
-        return [
-            {
-                "product_id": product["product_id"],
-                "title": product["title"],
-                "price": _price(product),
-                "brand": product["brand"],
-                "image": _image_url(product),
-                "in_stock": product["in_stock"],
-            }
-            for product in found
-        ]
+        return [shown_hit(product) for product in found]
 
     def product(self, row: int) -> dict[str, Any]:
         """The whole product, as GET /v1/products/{id} shows it. Labels are for judging and stay inside."""
-        product = self._table.slice(row, 1).to_pylist()[0]
-        same = ("product_id", "parent_id", "title", "description", "brand", "in_stock", "rating", "review_count")
-        return {
-            **{name: product[name] for name in same},
-            "category": product["category"] or [],
-            "variant_ids": product["variant_ids"] or [],
-            "attributes": _attributes(product["attributes"] or []),
-            "price": _price(product),
-            "image": _image_url(product),
-        }
+        return shown_product(self._table.slice(row, 1).to_pylist()[0])
 
     def picture(self, row: int) -> tuple[Path, str] | None:
         """File and content type of the main picture, None if there is none."""
-        images = self._shown["images"][row].as_py()
-        match = _MEDIA_NAME.fullmatch(images[0]) if images else None
-        if match is None or self._media is None:
-            return None
-        kind = TYPES.get(match.string.rpartition(".")[2])
-        file = self._media / match[1] / match.string
-        return (file, kind) if kind is not None and file.is_file() else None
+        return shown_picture(self._shown["images"][row].as_py(), [self._media] if self._media else [])
 
 
-def _price(product: dict[str, Any]) -> dict[str, Any] | None:
+def shown_hit(product: Mapping[str, Any]) -> dict[str, Any]:
+    """What a hit shows of a PRODUCT row."""
+    return {
+        "product_id": product["product_id"],
+        "title": product["title"],
+        "price": _price(product),
+        "brand": product["brand"],
+        "image": _image_url(product),
+        "in_stock": product["in_stock"],
+    }
+
+
+def shown_product(product: Mapping[str, Any]) -> dict[str, Any]:
+    """What GET /v1/products/{id} shows of a PRODUCT row."""
+    same = ("product_id", "parent_id", "title", "description", "brand", "in_stock", "rating", "review_count")
+    return {
+        **{name: product[name] for name in same},
+        "category": product["category"] or [],
+        "variant_ids": product["variant_ids"] or [],
+        "attributes": _attributes(product["attributes"] or []),
+        "price": _price(product),
+        "image": _image_url(product),
+    }
+
+
+def shown_picture(images: Sequence[str] | None, folders: Sequence[Path]) -> tuple[Path, str] | None:
+    """File and content type of the first of these media, None if there is none or it is no picture."""
+    match = _MEDIA_NAME.fullmatch(images[0]) if images else None
+    kind = TYPES.get(match.string.rpartition(".")[2]) if match else None
+    if match is None or kind is None:
+        return None
+    files = [folder / match[1] / match.string for folder in folders]
+    return next(((file, kind) for file in files if file.is_file()), None)
+
+
+def _price(product: Mapping[str, Any]) -> dict[str, Any] | None:
     if product["price"] is None:
         return None
     most = product["price_max"]
@@ -101,5 +114,5 @@ def _attributes(pairs: list[tuple[str, str | None]]) -> dict[str, str | list[str
     return {name: values[0] if len(values) == 1 else values for name, values in found.items() if values}
 
 
-def _image_url(product: dict[str, Any]) -> str | None:
+def _image_url(product: Mapping[str, Any]) -> str | None:
     return f"/v1/products/{quote(product['product_id'], safe='')}/image" if product["images"] else None

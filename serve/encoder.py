@@ -1,10 +1,12 @@
 """What the encoder deployments share: the model, the featurizer and one forward pass a batch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from serve.envelope import Envelope, Result
 from serve.worker import Worker, one_thread
 
 
@@ -28,6 +30,18 @@ class Encoder(Worker):
         super().__init__(generation.name, f"{self.modality}-encoder")
         self.featurizer = Featurizer.load(generation / "featurizer")
         self._model = load_model(generation / "model", (self.modality,))
+
+    async def products(self, envelopes: list[Envelope]) -> list[Result]:
+        """As a call, for what products say or show: in the precision the generation's own vectors were made in."""
+        return await self.run(envelopes, self._products)
+
+    def _products(self, payloads: list[Any]) -> Sequence[Any]:
+        import torch
+
+        from fuserank.training.encode import autocast
+
+        with autocast(torch.device("cpu")):
+            return self.work(payloads)
 
     def encode(self, values: list[Any]) -> list[np.ndarray]:
         """Featurized values → float32 [D] each, in one forward pass."""

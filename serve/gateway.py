@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fuserank.store.changes import Kind
 from serve import api
 from serve.batching import Batcher, QueueFullError
 from serve.chain import Chain
 from serve.documents import Documents
 from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result
 from serve.impressions import ImpressionLog
+from serve.live_documents import LiveDocuments
 from serve.messages import Ask, Details, Found, Ranked
 
 POLICY = "greedy@0"  # the model's own order, shown with certainty
@@ -24,6 +26,7 @@ DEADLINE_MS = 10_000  # for requests that name none
 
 
 Write = Callable[[list[dict[str, Any]]], Awaitable[Any]]
+Change = Callable[[Kind, list[Any]], Awaitable[list[dict[str, Any]]]]
 
 
 class Gateway:
@@ -34,7 +37,8 @@ class Gateway:
         chain: Chain,
         add_events: Write,
         add_impressions: Write,
-        documents: Documents,
+        change_products: Change,
+        documents: Documents | LiveDocuments,
         generation: str,
         model_version: str,
         generations: Sequence[dict[str, Any]],
@@ -45,6 +49,7 @@ class Gateway:
         """
         Args:
             add_events, add_impressions: durable writes; the first returns what became of the events (store.AddResult).
+            change_products: kind and items → what became of each (Products.change), durably.
             generations: what GET /v1/generations shows.
             max_limit: largest `limit` of one answer.
             max_batch: requests of one micro-batch.
@@ -56,6 +61,7 @@ class Gateway:
         self.documents = documents
         self._chain = chain
         self._add_events = add_events
+        self._change_products = change_products
         self._max_limit = max_limit
         self.batcher: Batcher[Envelope, Result] = Batcher(self._run, max_batch, queue)
         self._sent: dict[str, float] = {}  # request id → when its batch left
@@ -132,6 +138,21 @@ class Gateway:
             raise RequestError(failure, 5) from error
         return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": result.rejected}
 
+    async def change(self, kind: Kind, items: Sequence[Any]) -> dict[str, Any]:
+        """Upsert, patch or delete products; `api.ChangesAnswer` as a dict. Returns only once the accepted are durable.
+
+        Raises:
+            RequestError: 503, the store cannot be written; nothing was accepted.
+        """
+        try:
+            answers = await self._change_products(kind, list(items))
+        except Exception as error:
+            failure = Failure(503, "store_unavailable", "The products could not be stored.", "Send them again.")
+            raise RequestError(failure, 5) from error
+        await self.documents.reach(max((answer.get("seq", 0) for answer in answers), default=0))
+        accepted = sum(answer["status"] == "accepted" for answer in answers)
+        return {"accepted": accepted, "rejected": len(answers) - accepted, "items": answers}
+
     async def ready(self) -> None:
         """Raises RequestError (503) unless every deployment answers within 2 s."""
         try:
@@ -168,8 +189,13 @@ class Gateway:
         ranked: Ranked = result.value
         chosen = ranked.order[offset:]
         rendering = time.perf_counter()
-        hits = self.documents.hits(ranked.found.rows[chosen].tolist())
-        for hit, i, score in zip(hits, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True):
+        await self.documents.reach(ranked.found.seq)
+        hits = []
+        shown = self.documents.hits(ranked.found.rows[chosen].tolist())
+        for hit, i, score in zip(shown, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True):
+            if hit is None:  # deleted since it was found
+                continue
+            hits.append(hit)
             hit["score"] = score
             if ranked.found.details is not None:
                 hit["explanation"] = _explanation(ranked.found, ranked.found.details, i, score)

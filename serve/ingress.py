@@ -7,9 +7,11 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from fuserank import artifacts, config
+from fuserank.store.database import Database
 from serve.chain import Chain
 from serve.documents import Documents
 from serve.gateway import Gateway
+from serve.live_documents import LiveDocuments
 from serve.routes import create_app
 
 
@@ -25,14 +27,21 @@ class Ingress(Gateway):
         retriever: DeploymentHandle,
         reranker: DeploymentHandle,
         feedback: DeploymentHandle,
+        products: DeploymentHandle,
+        url: str,
+        live_media: Path,
         settings: config.Serve,
     ):
-        media = manifest.get("media")
+        imported = Path(manifest["media"]) if manifest.get("media") else None
+        folders = [live_media, *([imported] if imported else [])]
         super().__init__(
             Chain(encoders, retriever, reranker, feedback.history),
             feedback.add_events.remote,
             feedback.add_impressions.remote,
-            Documents(folder / "products.parquet", Path(media) if media else None),
+            products.change.remote,
+            LiveDocuments(
+                Documents(folder / "products.parquet", imported), Database(url), manifest["base_seq"], folders
+            ),
             manifest["id"],
             manifest["model"],
             generations,

@@ -66,6 +66,7 @@ class Found:
     source: Source
     modalities: tuple[str, ...]
     details: Details | None = None
+    seq: int = 0  # the last change of the catalogue that the rows know of
 
 
 @dataclass(frozen=True, slots=True)

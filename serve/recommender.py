@@ -14,12 +14,13 @@ from fuserank.feedback.history import Turn, turns
 from fuserank.feedback.sequences import pad_history
 from fuserank.models.recommender import Recommender
 from fuserank.records.schema import EVENT_TYPES
+from fuserank.retrieval.delta_vectors import RowReader
 
 Past = Sequence[Turn]
 """Row, event type and time in seconds of each event, oldest first."""
 
 
-def user_vectors(recommender: Recommender, vectors: np.ndarray, pasts: Sequence[Past]) -> np.ndarray:
+def user_vectors(recommender: Recommender, vectors: np.ndarray | RowReader, pasts: Sequence[Past]) -> np.ndarray:
     """One vector a user, float32 [U, E]; its dot product with a product's fused vector is the score.
 
     Args:
@@ -44,11 +45,16 @@ def _sequence(past: Past) -> dict[str, np.ndarray]:
     }
 
 
-def popularity(products: pa.Table) -> np.ndarray:
-    """How popular each product is, float32 [N]: its rating, drawn towards the average of all while reviews are few,
-    times the logarithm of their number. Reads the columns rating and review_count (PRODUCT)."""
+def reviews(products: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Columns rating and review_count (PRODUCT), float32 [N], NaN where missing."""
     ratings = products["rating"].to_numpy().astype(np.float32)
-    counts = np.nan_to_num(products["review_count"].to_numpy(zero_copy_only=False).astype(np.float32))
+    return ratings, products["review_count"].to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def popularity(ratings: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How popular each product is, float32 [N]: its rating, drawn towards the average of all while reviews are few,
+    times the logarithm of their number. NaN where missing."""
+    counts = np.nan_to_num(counts)
     known = ratings[~np.isnan(ratings)]
     mean = float(known.mean()) if len(known) else 1.0
     ratings, counts = np.where(np.isnan(ratings), mean, ratings), np.maximum(counts, 0)

@@ -6,14 +6,18 @@ fused vector here, without a further hop.
 Legend: B requests, K candidates, M modalities, D width of a modality vector, E width of a fused vector.
 """
 
+import dataclasses
 import time
 from pathlib import Path
 
 import numpy as np
 
+from fuserank.features.featurizer import Featurizer
 from fuserank.feedback.history import turns
 from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
+from fuserank.store.database import Database
+from serve.live import Live
 from serve.messages import Details, Found, RetrieverQuery, Source
 from serve.worker import Worker, one_thread
 
@@ -21,26 +25,35 @@ from serve.worker import Worker, one_thread
 class RetrieverDeployment(Worker):
     """Payload: RetrieverQuery. Value: Found, or FilterError for a malformed filter."""
 
-    def __init__(self, generation: Path, candidates: int):
+    def __init__(self, generation: Path, candidates: int, url: str | None = None, compact_after: int = 5000):
         """
         Args:
             generation: the generation's folder.
             candidates: how many vector search and word search each hand over.
+            url: the database whose change log to follow; None for a catalogue that nobody changes.
+            compact_after: changes beside the generation before they are made into a new base.
 
         Raises:
-            StageError, ModelError: a part of the generation cannot be loaded.
+            StageError, ModelError: a part of the generation cannot be loaded. StoreError: the database failed.
         """
         one_thread()
         from fuserank.models.checkpoint import load_model
-        from serve.recommender import popularity
 
         opened = open_generation(generation)
         super().__init__(opened.id, "retriever")
-        self._catalogue = opened.catalogue
-        self._retriever = Retriever(opened.catalogue)
+        self.live = Live(
+            opened.catalogue,
+            opened.id,
+            opened.manifest["base_seq"],
+            Database(url) if url else None,
+            Featurizer.load(opened.featurizer_folder).product_text,
+            self._thread,
+            compact_after,
+        )
+        self._catalogue = self.live.catalogue
+        self._retriever = Retriever(self._catalogue)
         self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
         self._candidates = candidates
-        self._popularity = popularity(opened.catalogue.products)
 
     def work(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch, whatever its requests are."""
@@ -49,7 +62,7 @@ class RetrieverDeployment(Worker):
         found.update(zip(searches, self._search([payloads[i] for i in searches]), strict=True))
         others = [i for i in range(len(payloads)) if i not in found]
         found.update(zip(others, self._relate([payloads[i] for i in others]), strict=True))
-        return [found[i] for i in range(len(payloads))]
+        return [_at(found[i], self._catalogue.seq) for i in range(len(payloads))]
 
     def _search(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
         import torch
@@ -114,7 +127,7 @@ class RetrieverDeployment(Worker):
             if i not in vectors and pasts[i]:
                 latest = [row for row, _, _ in pasts[i]][-5:]
                 source: Source = "similar" if query.ask.kind == "similar" else "content"
-                vectors[i] = (self._catalogue.vectors[latest].mean(0), source)
+                vectors[i] = (self._catalogue.vectors[np.array(latest)].mean(0), source)
         excluded = [
             sorted({row for row, _, _ in found if query.ask.exclude_seen} | set(self._rows(query.ask.exclude)))
             for query, found in zip(queries, events, strict=True)
@@ -143,10 +156,11 @@ class RetrieverDeployment(Worker):
             allowed = self._retriever.allowed(query.ask.filter)
         except Exception as error:
             return error
-        rows = np.arange(self._catalogue.size) if allowed is None else np.flatnonzero(allowed)
+        rows = np.flatnonzero(self._catalogue.present if allowed is None else allowed)
+        popularity = self.live.popularity
         rows = rows[~np.isin(rows, excluded)]
-        best = rows[np.argsort(-self._popularity[rows], kind="stable")][: query.ask.depth]
-        return Found(best, self._popularity[best], None, "popularity", self._model.modalities)
+        best = rows[np.argsort(-popularity[rows], kind="stable")][: query.ask.depth]
+        return Found(best, popularity[best], None, "popularity", self._model.modalities)
 
     def _events(self, query: RetrieverQuery) -> list[tuple[int, str, float]]:
         """Stored events and products looked at just now, oldest first; products this generation lacks are left out."""
@@ -158,3 +172,11 @@ class RetrieverDeployment(Worker):
     def _rows(self, product_ids: tuple[str, ...]) -> list[int]:
         rows = self._catalogue.rows
         return [rows[product_id] for product_id in product_ids if product_id in rows]
+
+    def __del__(self):  # Serve calls it when the replica ends
+        if hasattr(self, "live"):
+            self.live.close()
+
+
+def _at(found: Found | Exception, seq: int) -> Found | Exception:
+    return dataclasses.replace(found, seq=seq) if isinstance(found, Found) else found

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from serve import api
+from serve import api, api_products
 from serve.envelope import INTERNAL, Failure, RequestError
 from serve.gateway import Gateway
 from serve.limits import BodyLimit
@@ -86,6 +86,23 @@ def _add_products(app: FastAPI, gateway: Gateway) -> None:
     async def similar(product_id: str, limit: Annotated[int, Query(ge=1)] = 10) -> JSONResponse:
         """Products like this one."""
         return JSONResponse(await gateway.similar(product_id, limit), headers=HEADERS)
+
+    answers = {"response_model": api_products.ChangesAnswer, "responses": ERRORS, "tags": ["products"]}
+
+    @app.post("/v1/products", **answers)
+    async def upsert(products: api_products.Products) -> JSONResponse:
+        """Put products in place, whole. Answers once they are durable; searches show them within a second."""
+        return JSONResponse(await gateway.change("upsert", products), headers=HEADERS)
+
+    @app.patch("/v1/products", **answers)
+    async def patch(products: api_products.Products) -> JSONResponse:
+        """Change fields of products; null takes one away. What no modality is made of costs no encoding."""
+        return JSONResponse(await gateway.change("patch", products), headers=HEADERS)
+
+    @app.post("/v1/products/delete", **answers)
+    async def delete(deletion: api_products.Deletion) -> JSONResponse:
+        """Take products away."""
+        return JSONResponse(await gateway.change("delete", deletion.ids), headers=HEADERS)
 
     @app.get("/v1/products/{product_id:path}/image", response_class=FileResponse, responses=MISSING, tags=["products"])
     async def image(product_id: str) -> FileResponse:

@@ -7,6 +7,7 @@ health checks. `work` is called in the replica's one worker thread instead.
 import asyncio
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,9 +23,13 @@ class Worker(ABC):
 
     async def __call__(self, envelopes: list[Envelope]) -> list[Result]:
         """One result per envelope; failures stay with the envelope at fault."""
+        return await self.run(envelopes, self.work)
+
+    async def run(self, envelopes: list[Envelope], work: Callable[[list[Any]], Sequence[Any]]) -> list[Result]:
+        """One result per envelope, by `work` in the worker thread."""
         if not envelopes:
             return []
-        task = functools.partial(answer, envelopes, self.generation, self.work)
+        task = functools.partial(answer, envelopes, self.generation, work)
         return await asyncio.get_running_loop().run_in_executor(self._thread, task)
 
     @abstractmethod

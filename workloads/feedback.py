@@ -31,14 +31,14 @@ def run(experiment: Experiment) -> dict:
         MissingStageError: there is no index yet, so nothing can have been served.
         StoreError: the database cannot be read.
     """
-    return run_stage(experiment, "feedback", lambda folder: _join(experiment.run, folder), force=True)
+    return run_stage(experiment, "feedback", lambda folder: _join(experiment, folder), force=True)
 
 
-def _join(run: Path, folder: Path) -> dict[str, Any]:
+def _join(experiment: Experiment, folder: Path) -> dict[str, Any]:
     events, impressions = EVENT.empty_table(), IMPRESSION.empty_table()
-    file, url = run_database(run)
-    if file.is_file():
-        with Database(url) as database:
+    file, url = run_database(experiment.run)
+    if experiment.store.url or file.is_file():
+        with Database(experiment.store.url or url) as database:
             events, impressions = database.read_events(), database.read_impressions()
     joined = join(impressions, events)
     pq.write_table(joined.rows, folder / "joined.parquet")

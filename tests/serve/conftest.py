@@ -9,12 +9,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fuserank.config import Experiment
+from fuserank.store.database import Database
 from serve.app import generation_folder, list_generations, read_manifest, store_url
 from serve.chain import Chain
 from serve.documents import Documents
+from serve.encoder import Encoder
 from serve.feedback import Feedback
 from serve.gateway import Gateway
 from serve.image_encoder import ImageEncoder
+from serve.live_documents import LiveDocuments
+from serve.products import Products
 from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
 from serve.routes import create_app
@@ -34,6 +38,60 @@ class Local:
         return await self._callee(items)
 
 
+class LocalEncoder(Local):
+    """An encoder in this process."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__(encoder)
+        self.products = Local(encoder.products)
+
+
+def deploy(experiment: Experiment) -> dict[str, Any]:
+    """Every deployment of a run's generation."""
+    folder, url = generation_folder(experiment), store_url(experiment)
+    encoders = {"text": TextEncoder(folder), "image": ImageEncoder(folder)}
+    local = {modality: LocalEncoder(encoder) for modality, encoder in encoders.items()}
+    media = Path(read_manifest(folder)["media"])
+    return {
+        **encoders,
+        "retriever": RetrieverDeployment(folder, experiment.index.candidates, url, experiment.serve.compact_after),
+        "reranker": RerankerDeployment(folder, tiny_shop.MODALITIES),
+        "feedback": Feedback(url, folder.name),
+        "products": Products(folder, 0, url, experiment.run / "store" / "media", media, local),
+    }
+
+
+def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
+    """A gateway over them."""
+    folder = generation_folder(experiment)
+    manifest = read_manifest(folder)
+    feedback = deployments["feedback"]
+    chain = Chain(
+        {"text": Local(deployments["text"]), "image": Local(deployments["image"])},
+        Local(deployments["retriever"]),
+        Local(deployments["reranker"]),
+        Local(feedback.history),
+    )
+    media = Path(manifest["media"])
+    documents = LiveDocuments(
+        Documents(folder / "products.parquet", media),
+        Database(store_url(experiment)),
+        manifest["base_seq"],
+        [experiment.run / "store" / "media", media],
+    )
+    return Gateway(
+        chain,
+        feedback.add_events,
+        feedback.add_impressions,
+        deployments["products"].change,
+        documents,
+        manifest["id"],
+        manifest["model"],
+        list_generations(folder),
+        experiment.serve.max_limit,
+    )
+
+
 @pytest.fixture(scope="session")
 def shop() -> ModuleType:
     return tiny_shop
@@ -45,40 +103,13 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, shop: ModuleType) -> Ex
 
 
 @pytest.fixture(scope="session")
-def deployments(experiment: Experiment, shop: ModuleType) -> dict[str, Any]:
-    folder = generation_folder(experiment)
-    return {
-        "text": TextEncoder(folder),
-        "image": ImageEncoder(folder),
-        "retriever": RetrieverDeployment(folder, experiment.index.candidates),
-        "reranker": RerankerDeployment(folder, shop.MODALITIES),
-        "feedback": Feedback(store_url(experiment), folder.name),
-    }
+def deployments(experiment: Experiment) -> dict[str, Any]:
+    return deploy(experiment)
 
 
 @pytest.fixture
 def gateway(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
-    folder = generation_folder(experiment)
-    manifest = read_manifest(folder)
-    feedback = deployments["feedback"]
-    chain = Chain(
-        {"text": Local(deployments["text"]), "image": Local(deployments["image"])},
-        Local(deployments["retriever"]),
-        Local(deployments["reranker"]),
-        Local(feedback.history),
-    )
-    documents = Documents(folder / "products.parquet", Path(manifest["media"]))
-    generations = list_generations(folder)
-    return Gateway(
-        chain,
-        feedback.add_events,
-        feedback.add_impressions,
-        documents,
-        manifest["id"],
-        manifest["model"],
-        generations,
-        experiment.serve.max_limit,
-    )
+    return front(experiment, deployments)
 
 
 @pytest.fixture

@@ -186,10 +186,10 @@ def test_the_storefront_needs_nothing_from_elsewhere(client: TestClient):
 def test_popularity_draws_few_reviews_to_the_average():
     import pyarrow as pa
 
-    from serve.recommender import popularity
+    from serve.recommender import popularity, reviews
 
     table = pa.table({"rating": [5.0, 4.5, None, 1.0], "review_count": [1, 1000, None, 1000]})
-    scores = popularity(table)
+    scores = popularity(*reviews(table))
     assert np.argsort(-scores).tolist() == [1, 3, 0, 2]
     mean = (5.0 + 4.5 + 1.0) / 3
     assert math.isclose(scores[0], (5 + 10 * mean) / 11 * math.log10(2), rel_tol=1e-5)

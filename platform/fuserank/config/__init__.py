@@ -8,7 +8,7 @@ from fuserank.config.data import Generate, LabelQueries, Media, Preprocess, Reco
 from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
-from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, PretrainTask, Serve, Tracking, Train, Tune
+from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, PretrainTask, Serve, Store, Tracking, Train, Tune
 
 __all__ = [
     "Adapter",
@@ -31,6 +31,7 @@ __all__ = [
     "Serve",
     "Split",
     "Storage",
+    "Store",
     "Table",
     "TextEncoder",
     "Tracking",

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from fuserank.config.data import Preprocess, Records, Storage
 from fuserank.config.model import Encoders, Fusion, Loss
-from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, Serve, Tracking, Train, Tune
+from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, Serve, Store, Tracking, Train, Tune
 from fuserank.config.section import Section
 
 
@@ -29,6 +29,7 @@ class Experiment(Section):
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
     policy: Policy = Policy()
+    store: Store = Store()
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")

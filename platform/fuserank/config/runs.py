@@ -127,6 +127,13 @@ class Serve(Section):
     max_limit: Positive = 100  # largest `limit` of one answer
     max_batch: Positive = 64  # requests one micro-batch carries down the chain
     queue: Positive = 512  # requests waiting at the gateway before 429
+    compact_after: Positive = 5000  # live changes a retriever keeps beside its index before it makes the index anew
+
+
+class Store(Section):
+    """The database of events, impressions and live changes."""
+
+    url: str | None = None  # postgresql://…, or sqlite:///… on one node; null: a file in the run's folder
 
 
 class Policy(Section):

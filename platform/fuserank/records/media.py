@@ -5,6 +5,7 @@ Reads a folder or a zip; `store` writes one file.
 
 import hashlib
 import os
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -156,16 +157,37 @@ def media_path(folder: Path, name: str) -> Path:
     return folder / name[:2] / name
 
 
-def store(folder: Path, data: bytes) -> str:
-    """Write a medium below the media folder unless it is there already; returns its name. Safe from many processes."""
+def store(folder: Path, data: bytes, durable: bool = False) -> str:
+    """Write a medium below the media folder unless it is there already; returns its name. Safe from many processes and
+    threads.
+
+    Args:
+        durable: it is on disk on return, its entry in the folder too.
+    """
     name = media_name(data)
     path = media_path(folder, name)
     if not (path.is_file() and path.stat().st_size == len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{name}.{os.getpid()}")
-        temporary.write_bytes(data)
+        temporary = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}")
+        with temporary.open("wb") as out:
+            out.write(data)
+            out.flush()
+            if durable:
+                os.fsync(out.fileno())
         temporary.replace(path)
+    if durable:  # also where another one has just put it there
+        for part in (path.parent, folder):
+            sync_folder(part)
     return name
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def paths_for(

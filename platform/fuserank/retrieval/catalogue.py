@@ -62,6 +62,11 @@ class Catalogue:
         return cls(products, vectors, modality_vectors, mask, index, LexicalIndex.open(folder / "lexical"))
 
     @property
+    def version(self) -> int:
+        """A catalogue that does not change has one version; see delta.LiveCatalogue."""
+        return 0
+
+    @property
     def size(self) -> int:
         """N, the number of products."""
         return self.products.num_rows

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from fuserank.errors import FilterError
-from fuserank.retrieval.columns import Column, category_column, column_of, split_attributes
+from fuserank.retrieval.columns import AttributeColumn, Column, category_column, column_of, split_attributes
 from fuserank.retrieval.ordered import RangeColumn
 
 TEXT_FIELDS = ("product_id", "parent_id", "brand", "currency")
@@ -39,6 +39,7 @@ class Filters:
         self._products = products
         self._columns: dict[str, Column] = {}
         self._attributes: dict[str, Column] | None = None
+        self.elsewhere: frozenset[str] = frozenset()  # attributes that other products have: no error, no match
 
     def mask(self, condition: Any) -> np.ndarray:
         """bool [N]: the products that match.
@@ -50,7 +51,11 @@ class Filters:
 
     def fields(self) -> list[str]:
         """Every field a filter on this table may name."""
-        return [*FIELDS, *(ATTRIBUTE + name for name in self._attribute_columns())]
+        return [*FIELDS, *(ATTRIBUTE + name for name in sorted({*self._attribute_columns(), *self.elsewhere}))]
+
+    def attributes(self) -> frozenset[str]:
+        """Names of the attributes the products have."""
+        return frozenset(self._attribute_columns())
 
     def _node(self, condition: Any, depth: int, parts: Iterator[int]) -> np.ndarray:
         _count(depth, parts)
@@ -81,9 +86,12 @@ class Filters:
 
     def _field(self, name: Any) -> Column:
         if isinstance(name, str) and name.startswith(ATTRIBUTE):
-            column = self._attribute_columns().get(name.removeprefix(ATTRIBUTE))
+            attribute = name.removeprefix(ATTRIBUTE)
+            column = self._attribute_columns().get(attribute)
             if column is not None:
                 return column
+            if attribute in self.elsewhere:
+                return AttributeColumn(self.size, np.zeros(0, np.int64), np.zeros(0, np.int64), [])
         elif name in FIELDS:
             if name not in self._columns:
                 self._columns[name] = self._prepare(name)

@@ -25,14 +25,19 @@ NARROW = 200  # beyond that, a filter is a term set only below 1/200 of the rows
 class LexicalIndex:
     """tantivy over one text a row. Use `build` or `open`; searching is thread-safe."""
 
-    def __init__(self, index: tantivy.Index):
-        self._schema = index.schema
+    def __init__(self, index: tantivy.Index, folder: Path, size: int | None = None):
+        """
+        Args:
+            size: how many rows there are; as many as documents if None.
+        """
+        self.folder = folder
+        self.schema = index.schema
         self._searcher = index.searcher()
-        self.size: int = self._searcher.num_docs
+        self.size: int = self._searcher.num_docs if size is None else size
 
     @classmethod
-    def build(cls, texts: Iterable[str], folder: str | Path) -> "LexicalIndex":
-        """Index texts in row order into an empty folder (created if needed)."""
+    def build(cls, texts: Iterable[str | None], folder: str | Path) -> "LexicalIndex":
+        """Index texts in row order into an empty folder (created if needed); a row of None gets no document."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         schema = (
             tantivy.SchemaBuilder()
@@ -42,15 +47,15 @@ class LexicalIndex:
         )
         index = tantivy.Index(schema, path=str(folder), reuse=False)
         writer = index.writer(HEAP_BYTES, 1)  # one thread: documents keep the order of rows, so equal scores do too
+        size = 0
         for row, text in enumerate(texts):
-            document = tantivy.Document()
-            document.add_text(TERMS, " ".join(terms(text)))
-            document.add_unsigned(ROW, row)
-            writer.add_document(document)
+            size += 1
+            if text is not None:
+                writer.add_document(row_document(row, text))
         writer.commit()
         writer.wait_merging_threads()
         index.reload()
-        return cls(index)
+        return cls(index, Path(folder), size)
 
     @classmethod
     def open(cls, folder: str | Path) -> "LexicalIndex":
@@ -60,7 +65,7 @@ class LexicalIndex:
             StageError: the folder holds no readable index.
         """
         try:
-            return cls(tantivy.Index.open(str(folder)))
+            return cls(tantivy.Index.open(str(folder)), Path(folder))
         except (ValueError, OSError) as error:
             raise StageError(f"{folder} is not a readable lexical index.", "Run `fuserank index` again.") from error
 
@@ -101,7 +106,7 @@ class LexicalIndex:
             return None
         should = tantivy.Occur.Should
         return tantivy.Query.boolean_query(
-            [(should, tantivy.Query.term_query(self._schema, TERMS, word, "freq")) for word in words]
+            [(should, tantivy.Query.term_query(self.schema, TERMS, word, "freq")) for word in words]
         )
 
     def _among(self, query: tantivy.Query, rows: np.ndarray) -> tantivy.Query:
@@ -109,11 +114,11 @@ class LexicalIndex:
         values = rows.tolist()
         if len(values) <= FEW_ROWS:
             clauses = [
-                (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, ROW, row, "basic")) for row in values
+                (tantivy.Occur.Should, tantivy.Query.term_query(self.schema, ROW, row, "basic")) for row in values
             ]
             within = tantivy.Query.boolean_query(clauses)
         else:
-            within = tantivy.Query.term_set_query(self._schema, ROW, values)
+            within = tantivy.Query.term_set_query(self.schema, ROW, values)
         must = tantivy.Occur.Must
         return tantivy.Query.boolean_query([(must, tantivy.Query.const_score_query(within, 0.0)), (must, query)])
 
@@ -140,3 +145,10 @@ class LexicalIndex:
             if np.count_nonzero(keep) >= k or len(rows) < limit or limit == self.size:
                 return rows[keep][:k], scores[keep][:k]
             limit = min(self.size, 4 * limit)
+
+
+def row_document(row: int, text: str) -> tantivy.Document:
+    document = tantivy.Document()
+    document.add_text(TERMS, " ".join(terms(text)))
+    document.add_unsigned(ROW, row)
+    return document

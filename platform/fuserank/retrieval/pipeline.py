@@ -17,6 +17,7 @@ import numpy as np
 
 from fuserank.errors import FilterError
 from fuserank.retrieval.catalogue import Catalogue
+from fuserank.retrieval.delta import LiveCatalogue
 
 KEPT_MASKS = 64  # compiled filters kept, one byte a product each
 
@@ -52,7 +53,7 @@ class Candidates:
 class Retriever:
     """Searches one catalogue. Not thread-safe in its filter cache: one compute thread a replica."""
 
-    def __init__(self, catalogue: Catalogue):
+    def __init__(self, catalogue: Catalogue | LiveCatalogue):
         self.catalogue = catalogue
         self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
 
@@ -97,7 +98,7 @@ class Retriever:
         """
         if filter is None:
             return None
-        key = key or _key(filter)
+        key = f"{self.catalogue.version} {key or _key(filter)}"  # masks of earlier versions age out
         if key in self._masks:
             self._masks.move_to_end(key)
             return self._masks[key]

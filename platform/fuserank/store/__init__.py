@@ -1,1 +1,1 @@
-"""The one database: events and impressions."""
+"""The one database: events, impressions, the change log of the catalogue, generations."""

@@ -1,11 +1,12 @@
-"""The one database: events and impressions, in SQLite (embedded) or PostgreSQL (a cluster).
+"""The one database: events, impressions and the live catalogue, in SQLite (embedded) or PostgreSQL (a cluster).
 
     Database("sqlite:////data/fuserank.db").add_events([{"type": "click", "product_id": "p1", "user_id": "u1"}])
 
 Everything acknowledged is on disk. Threads may share one Database; processes open their own.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from fuserank.store import events, impressions
+from fuserank.store import changes, events, generations, impressions, vectors
 from fuserank.store.engine import open_engine, unreachable
 from fuserank.store.writer import GroupWriter
 
@@ -77,6 +78,63 @@ class Database:
     def read_impressions(self, since: int = 0) -> pa.Table:
         """Impressions stored at or after `since` (ms since 1970), ordered by time; schema IMPRESSION."""
         return self._read(lambda connection: impressions.read(connection, since))
+
+    def add_changes(
+        self, edits: Sequence[changes.Edit], base: Callable[[str], changes.Record | None]
+    ) -> list[changes.Outcome]:
+        """Change the catalogue, in this order; durable on return. One outcome an edit.
+
+        Args:
+            base: a product as it was imported, for products that no change has touched; called from another thread.
+
+        Raises:
+            StoreError: the database failed; nothing of this call was stored.
+        """
+        now = time.time_ns() // 1_000_000
+        return self._writer.run(lambda connection: changes.write(connection, edits, base, now), len(edits))
+
+    def read_changes(self, after: int, generation: str = "", limit: int = 1000) -> list[changes.Change]:
+        """The changes that follow number `after`, in order, with their vectors in this generation."""
+        return self._read(lambda connection: changes.read(connection, after, generation, limit))
+
+    def last_change(self) -> int:
+        """The number of the last change, 0 without any."""
+        return self._read(changes.latest)
+
+    def records_before(self, found: Sequence[changes.Change]) -> dict[int, tuple[bool, changes.Record | None]]:
+        """seq of each change → whether an earlier change touched its product, and the record that one left."""
+        return self._read(lambda connection: changes.before(connection, found))
+
+    def products(self, product_ids: Sequence[str]) -> dict[str, changes.Record | None]:
+        """The products among these that were ever changed, as they are now; None where deleted."""
+        return self._read(lambda connection: changes.products(connection, product_ids))
+
+    def add_vectors(self, generation: str, rows: Mapping[int, tuple[str, changes.StoredVectors | None]]) -> None:
+        """Store what a generation makes of changes: seq → (product_id, vectors, or None for "as before"); durable."""
+        vectors.add(self._writer, generation, rows)
+
+    def unencoded_change(self, generation: str, after: int = 0) -> int | None:
+        """The first change above `after` that the generation has no row of vectors for, None if there is none."""
+        return self._read(lambda connection: vectors.unencoded(connection, generation, after))
+
+    def latest_vectors(
+        self, generation: str, product_ids: Sequence[str], before: int
+    ) -> dict[str, changes.StoredVectors]:
+        """The vectors each product had before the change of that number, where a change gave it any."""
+        return self._read(lambda connection: vectors.latest(connection, generation, product_ids, before))
+
+    def add_generation(self, identity: str, folder: str, base_seq: int, state: generations.State) -> None:
+        """Register a generation, or change what is known of it."""
+        row = generations.Generation(identity, folder, base_seq, state)
+        self._writer.run(lambda connection: generations.put(connection, row))
+
+    def activate_generation(self, identity: str) -> None:
+        """Make a generation the active one; the one before it is retired. Raises StoreError for an unknown one."""
+        self._writer.run(lambda connection: generations.activate(connection, identity))
+
+    def generations(self) -> list[generations.Generation]:
+        """All registered generations, oldest first."""
+        return self._read(generations.read)
 
     @property
     def commits(self) -> int:

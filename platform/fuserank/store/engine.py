@@ -47,6 +47,19 @@ def open_engine(url: str) -> sa.Engine:
     return engine
 
 
+def refuse_on_a_cluster(url: str, nodes: int) -> None:
+    """SQLite's locks and its write-ahead log work on one machine only.
+
+    Raises:
+        StoreError: SQLite for a service on more than one node.
+    """
+    if nodes > 1 and _parse(url).get_backend_name() == "sqlite":
+        raise StoreError(
+            f"SQLite keeps nothing safe on {nodes} nodes.",
+            "Set store.url to a PostgreSQL database: postgresql://user@host/fuserank (and install fuserank[postgres]).",
+        )
+
+
 def writing(engine: sa.Engine) -> sa.Engine:
     """The same engine, its transactions taking the write lock at once (a lock taken later can fail half-way)."""
     return engine.execution_options(writing=True)

@@ -4,7 +4,7 @@ Times are milliseconds since 1970, UTC. `stored` is when a row was accepted, whi
 are JSON text: they are read as a whole, never searched.
 """
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 METADATA = MetaData()
 
@@ -46,4 +46,46 @@ IMPRESSIONS = Table(
     Column("stored", BigInteger, nullable=False),
     Index("impressions_by_user", "user_id", "timestamp"),
     Index("impressions_by_stored", "stored"),
+)
+
+CHANGES = Table(
+    "changes",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # without gaps, in the order of commits
+    Column("product_id", String(256), nullable=False),
+    Column("kind", String(8), nullable=False),  # upsert | patch | delete
+    Column("record", Text),  # JSON: the whole product as it is after the change; null once deleted
+    Column("timestamp", BigInteger, nullable=False),
+    Index("changes_by_product", "product_id", "seq"),
+)
+
+PRODUCTS = Table(
+    "products",
+    METADATA,
+    Column("product_id", String(256), primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # of the change that made it so
+    Column("record", Text),  # as in CHANGES
+)
+
+DELTA_VECTORS = Table(
+    "delta_vectors",
+    METADATA,
+    Column("generation", String(256), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("product_id", String(256), nullable=False),
+    Column("modalities", LargeBinary),  # float16 [M, D]; null where the change left the product's vectors as they were
+    Column("mask", LargeBinary),  # bool [M]
+    Column("fused", LargeBinary),  # float32 [E]
+    Index("delta_vectors_by_product", "generation", "product_id", "seq"),
+)
+
+GENERATIONS = Table(
+    "generations",
+    METADATA,
+    Column("id", String(256), primary_key=True),
+    Column("folder", Text, nullable=False),
+    Column("base_seq", BigInteger, nullable=False),  # changes up to here are in its files
+    Column("state", String(16), nullable=False),  # building | ready | active | retired
+    Column("created", BigInteger, nullable=False),
+    Column("activated_at", BigInteger),
 )

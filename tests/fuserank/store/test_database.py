@@ -12,6 +12,7 @@ from fuserank.errors import StoreError
 from fuserank.records.schema import EVENT, IMPRESSION
 from fuserank.store import engine
 from fuserank.store.database import Database, run_database
+from fuserank.store.tables import METADATA
 
 CLICK = {"event_id": "e1", "type": "click", "product_id": "p1", "user_id": "u1", "timestamp": "2026-03-01T10:00:00Z"}
 
@@ -185,15 +186,13 @@ def test_migrations_from_empty_and_again(tmp_path):
         Database(url).close()
     with sqlite3.connect(file) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert tables == {"alembic_version", "events", "impressions"}
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert tables == {"alembic_version", *METADATA.tables}
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
 
 
 def test_migrations_make_the_tables_the_code_declares(database):
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
-
-    from fuserank.store.tables import METADATA
 
     with database._engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []

@@ -1,0 +1,83 @@
+"""The products as answers show them, with the live changes of the catalogue. Reads the generation's products, the
+change log and media folders.
+
+Rows are counted as the retriever counts them (retrieval/delta.py): both follow the same log.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fuserank.errors import StoreError
+from fuserank.records.live import to_row
+from fuserank.store.changes import Change, Record
+from fuserank.store.database import Database
+from serve.documents import Documents, shown_hit, shown_picture, shown_product
+from serve.follower import Follower
+
+
+class LiveDocuments:
+    """As Documents. A row whose product is gone has no hit."""
+
+    def __init__(self, base: Documents, database: Database, base_seq: int, media: Sequence[Path]):
+        """Catches up with the log before it returns.
+
+        Args:
+            base_seq: changes up to this number are in the base.
+            media: folders of content-addressed files.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        self._base, self._media = base, tuple(media)
+        self._ids, self._rows = list(base.ids), {name: row for row, name in enumerate(base.ids)}
+        self._changed: dict[int, Record | None] = {}
+        self._follower = Follower(database, base_seq, self._take)
+        self._follower.catch_up()
+        self._follower.start()
+
+    async def reach(self, seq: int) -> None:
+        """Know the changes up to this number, if the database answers; usually they are known already."""
+        if self._follower.seq < seq:
+            try:
+                await asyncio.to_thread(self._follower.catch_up)
+            except StoreError:
+                return
+
+    def row(self, product_id: str) -> int | None:
+        """The product's row, None if there is no such product now."""
+        row = self._rows.get(product_id)
+        return None if row is None or self._changed.get(row, self) is None else row
+
+    def hits(self, rows: Sequence[int]) -> list[dict[str, Any] | None]:
+        """What a hit shows of each row, in order; None for a product that is gone."""
+        plain = [row for row in rows if row not in self._changed and row < len(self._base.ids)]
+        found = dict(zip(plain, self._base.hits(plain), strict=True)) if plain else {}
+        return [found[row] if row in found else self._changed_hit(row) for row in rows]
+
+    def product(self, row: int) -> dict[str, Any]:
+        """The whole product, as GET /v1/products/{id} shows it."""
+        record = self._changed.get(row)
+        return self._base.product(row) if record is None else shown_product(to_row(record))
+
+    def picture(self, row: int) -> tuple[Path, str] | None:
+        """File and content type of the main picture, None if there is none."""
+        record = self._changed.get(row)
+        return self._base.picture(row) if record is None else shown_picture(record.get("images"), self._media)
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follower.stop()
+
+    def _changed_hit(self, row: int) -> dict[str, Any] | None:
+        record = self._changed.get(row)
+        return None if record is None else shown_hit(to_row(record))
+
+    def _take(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            row = self._rows.get(change.product_id, len(self._ids))
+            self._changed[row] = change.record  # first, so that whoever finds the row finds the record
+            if row == len(self._ids):
+                self._ids.append(change.product_id)
+                self._rows[change.product_id] = row

@@ -1,0 +1,144 @@
+"""Products: takes live changes of the catalogue, writes them to the change log and has them encoded. Reads and writes
+the store and its media folder.
+
+A change is answered once it is durable: media first, then the record. Its vectors follow at once, in the background.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuserank.errors import FuserankError, InputError
+from fuserank.records import live
+from fuserank.records.media import store
+from fuserank.store.changes import Edit, Kind
+from fuserank.store.database import Database
+from serve.chain import Callee
+from serve.embedder import Embedder
+from serve.envelope import Envelope
+from serve.worker import one_thread
+
+log = logging.getLogger("fuserank.serve")
+ENCODE_SECONDS = 60.0
+
+
+class Products:
+    """Called by the gateway only. One replica is enough: encoding is what takes time, and the encoders do it."""
+
+    def __init__(
+        self,
+        generation: Path,
+        base_seq: int,
+        url: str,
+        media: Path,
+        imported: Path | None,
+        encoders: dict[str, Any],
+        writers: int = 8,
+    ):
+        """
+        Args:
+            generation: the generation's folder; base_seq: changes up to this number are in its files.
+            url: the database.
+            media: folder that gets the media sent; imported: the folder of the imported ones.
+            encoders: modality → its encoder's deployment.
+            writers: calls that may share one commit.
+
+        Raises:
+            StoreError: the database cannot be opened. ModelError: the model cannot be loaded.
+        """
+        one_thread()
+        self._database = Database(url)
+        self._generation, self._media, self._encoders = generation.name, media, encoders
+        folders = [media, *([imported] if imported else [])]
+        self.embedder = Embedder(generation, base_seq, folders, self._database, self._encode)
+        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="products-writer")
+        self._task: asyncio.Task[None] | None = None
+
+    async def change(self, kind: Kind, items: list[Any]) -> list[dict[str, Any]]:
+        """Upsert, patch or delete; what became of each item. The accepted ones are durable when this returns.
+
+        Args:
+            items: products as sent (records/live.py), ids for `delete`.
+
+        Raises:
+            StoreError: the database failed; nothing was accepted.
+        """
+        self._follow()
+        loop = asyncio.get_running_loop()
+        answers = await loop.run_in_executor(self._writers, functools.partial(self._write, kind, items))
+        self.embedder.wake()
+        return answers
+
+    async def check_health(self) -> None:
+        """Ray Serve calls it from the start on, on the loop whose handles the embedder needs."""
+        self._follow()
+
+    def _follow(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self.embedder.run())
+
+    def _write(self, kind: Kind, items: list[Any]) -> list[dict[str, Any]]:
+        edits: dict[int, Edit] = {}
+        answers: list[dict[str, Any]] = []
+        for place, item in enumerate(items):
+            try:
+                edits[place] = self._edit(kind, item)
+                answers.append({"product_id": edits[place].product_id, "status": "accepted"})
+            except InputError as error:
+                told = item.get("product_id") if isinstance(item, dict) else item
+                named = told[: live.ID_LENGTH] if isinstance(told, str) else None
+                answers.append(_refused(named, error.message, error.hint))
+        outcomes = self._database.add_changes(list(edits.values()), self.embedder.base.record) if edits else []
+        for place, outcome in zip(edits, outcomes, strict=True):
+            if outcome.seq is None:
+                answers[place] = _refused(outcome.product_id, outcome.reason, "Send the whole product by POST.")
+            else:
+                answers[place]["seq"] = outcome.seq
+        return answers
+
+    def _edit(self, kind: Kind, item: Any) -> Edit:
+        if kind == "delete":
+            return Edit(kind, live.product_id(item))
+        identity = live.identifier(item)
+        values, media = live.clean(item)
+        values |= {name: self._kept(name, value) for name, value in media.items()}
+        if kind == "patch":
+            if not values:
+                raise InputError("nothing to change.", "Give the fields to set, null to take one away.")
+            return Edit(kind, identity, values)
+        return Edit(kind, identity, live.record(identity, live.merge({}, values)))
+
+    def _kept(self, name: str, value: Any) -> Any:
+        """The names of media that were looked at and are on disk."""
+        if name == "audio":
+            self.embedder.featurizer.audio(value)
+            return store(self._media, value, durable=True)
+        for picture in value:
+            self.embedder.featurizer.image(picture)
+        return [store(self._media, picture, durable=True) for picture in value]
+
+    async def _encode(self, modality: str, values: list[Any]) -> list[np.ndarray | None]:
+        encoder: Callee = self._encoders[modality].products
+        deadline = time.time() + ENCODE_SECONDS
+        envelopes = [Envelope(uuid.uuid4().hex, self._generation, deadline, value) for value in values]
+        found: list[np.ndarray | None] = []
+        for result in await encoder.remote(envelopes):
+            if result.error is not None and result.error.code != "unreadable_media":
+                raise FuserankError(f"the {modality} encoder: {result.error.message}")
+            found.append(result.value)
+        return found
+
+    def __del__(self):  # Serve calls it when the replica ends: writes under way are finished
+        if hasattr(self, "_database"):
+            self._database.close()
+
+
+def _refused(product_id: str | None, reason: str, hint: str) -> dict[str, Any]:
+    return {"product_id": product_id, "status": "rejected", "reason": reason, "hint": hint}
