@@ -75,8 +75,10 @@ def write(
     truth = dict(_truth(connection, [edit.product_id for edit in edits]))
     outcomes, rows = [], []
     for edit in edits:
-        known = truth[edit.product_id] if edit.product_id in truth else base(edit.product_id)
-        if known is None and edit.kind != "upsert":
+        known = truth.get(edit.product_id)
+        if edit.kind != "upsert" and edit.product_id not in truth:
+            known = base(edit.product_id)
+        if edit.kind != "upsert" and known is None:
             outcomes.append(Outcome(edit.product_id, reason="there is no product of this id"))
             continue
         record = None if edit.kind == "delete" else edit.values if edit.kind == "upsert" else merge(known, edit.values)

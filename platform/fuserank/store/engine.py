@@ -53,7 +53,7 @@ def refuse_on_a_cluster(url: str, nodes: int) -> None:
     Raises:
         StoreError: SQLite for a service on more than one node.
     """
-    if nodes > 1 and _parse(url).get_backend_name() == "sqlite":
+    if nodes > 1 and url.startswith("sqlite"):
         raise StoreError(
             f"SQLite keeps nothing safe on {nodes} nodes.",
             "Set store.url to a PostgreSQL database: postgresql://user@host/fuserank (and install fuserank[postgres]).",

@@ -1,7 +1,6 @@
 """The store: what goes in comes out once, bad rows are refused with a reason, concurrent callers share commits."""
 
 import datetime
-import multiprocessing
 import sqlite3
 import threading
 import time
@@ -196,31 +195,6 @@ def test_migrations_make_the_tables_the_code_declares(database):
 
     with database._engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-
-
-def _open(url: str, start, errors) -> None:
-    start.wait()
-    try:
-        with Database(url) as database:
-            database.add_events([{"type": "click", "product_id": "p"}])
-    except Exception as error:
-        errors.put(repr(error))
-
-
-def test_processes_may_open_a_new_database_at_the_same_time(tmp_path):
-    _, url = run_database(tmp_path)
-    context = multiprocessing.get_context("spawn")
-    start, errors = context.Event(), context.Queue()
-    processes = [context.Process(target=_open, args=(url, start, errors)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    start.set()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert errors.empty()
-    with Database(url) as database:
-        assert database.read_events().num_rows == 4
 
 
 @pytest.mark.parametrize(
