@@ -1,7 +1,8 @@
-"""What every kind of database must do alike: events, impressions, changes in order, vectors once, generations, schema."""
+"""What every kind of database must do alike: events, impressions, changes in order, vectors, generations, schema."""
 
 import multiprocessing
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -79,9 +80,13 @@ def test_numbers_have_no_gaps_and_a_reader_misses_none_whoever_writes(any_databa
         follower = threading.Thread(target=follow)
         follower.start()
 
+        def slow(product_id: str) -> dict[str, Any]:  # called between reading the last number and writing the next
+            time.sleep(0.005)
+            return {"product_id": product_id}
+
         def write(database: Database, name: str) -> None:
             for i in range(8):
-                database.add_changes([upsert(f"{name}-{i}"), upsert("shared", title=name)], lambda _: None)
+                database.add_changes([Edit("patch", f"{name}-{i}", {}), upsert("shared", title=name)], slow)
 
         threads = [threading.Thread(target=write, args=(d, f"{n}{t}")) for n, d in enumerate((any_database, other))
                    for t in range(3)]  # fmt: skip
