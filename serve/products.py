@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from fuserank.errors import FuserankError, InputError
+from fuserank.errors import FuserankError, InputError, MediaError
 from fuserank.records import live
 from fuserank.records.media import store
 from fuserank.store.changes import Edit, Kind
 from fuserank.store.database import Database
 from serve.chain import Callee
 from serve.embedder import Embedder
-from serve.envelope import Envelope
+from serve.envelope import EXPIRED, UNAVAILABLE, Envelope
 from serve.worker import one_thread
 
 log = logging.getLogger("fuserank.serve")
@@ -117,12 +117,15 @@ class Products:
 
     def _kept(self, name: str, value: Any) -> Any:
         """The names of media that were looked at and are on disk."""
-        if name == "audio":
-            self.embedder.featurizer.audio(value)
-            return store(self._media, value, durable=True)
-        for picture in value:
-            self.embedder.featurizer.image(picture)
-        return [store(self._media, picture, durable=True) for picture in value]
+        look = self.embedder.featurizer.audio if name == "audio" else self.embedder.featurizer.image
+        try:
+            for one in value if isinstance(value, list) else [value]:
+                look(one)
+        except MediaError as error:
+            raise InputError(f"{name}: {error.message}", "Send the file's own bytes as base64.") from None
+        if isinstance(value, list):
+            return [store(self._media, one, durable=True) for one in value]
+        return store(self._media, value, durable=True)
 
     async def _encode(self, modality: str, values: list[Any]) -> list[np.ndarray | None]:
         encoder: Callee = self._encoders[modality].products
@@ -130,8 +133,10 @@ class Products:
         envelopes = [Envelope(uuid.uuid4().hex, self._generation, deadline, value) for value in values]
         found: list[np.ndarray | None] = []
         for result in await encoder.remote(envelopes):
-            if result.error is not None and result.error.code != "unreadable_media":
+            if result.error in (UNAVAILABLE, EXPIRED):
                 raise FuserankError(f"the {modality} encoder: {result.error.message}")
+            if result.error is not None:  # asking again would give the same: the product goes without
+                log.error("the %s of a changed product cannot be encoded: %s", modality, result.error.message)
             found.append(result.value)
         return found
 

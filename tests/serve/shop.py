@@ -20,6 +20,7 @@ from fuserank.models.checkpoint import save_model, save_weights
 from fuserank.models.reranker import Reranker, feature_names
 from fuserank.records.schema import PRODUCT
 from fuserank.retrieval.generation import write_generation
+from fuserank.training.encode import autocast
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200), "black": (20, 20, 20)}
 KINDS = ("shoe", "shirt", "watch", "bag", "hat")
@@ -106,12 +107,13 @@ def build_run(root: Path) -> config.Experiment:
         [featurizer.price(document["price"]) for document in documents],
         [featurizer.attributes(document) for document in documents],
     ]
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(torch.device("cpu")):
         for m, modality in enumerate(MODALITIES):
             has = [row for row, value in enumerate(values[m]) if value is not None]
             inputs = collate(modality, [values[m][row] for row in has], pad_id=settings.pad_id)
-            vectors[has, m] = model.encode(modality, inputs).numpy()
+            vectors[has, m] = model.encode(modality, inputs).half().float().numpy()
             mask[has, m] = True
+    with torch.inference_mode():
         fused = model.product_vectors(torch.from_numpy(vectors), torch.from_numpy(mask)).numpy()
     index = root / "tiny" / "index"
     write_generation(
