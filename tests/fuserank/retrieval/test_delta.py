@@ -113,6 +113,9 @@ class World:
         reference = Retriever(anew)
         random = np.random.default_rng(1)
         for condition in FILTERS:
+            if condition is not None:
+                matching = {self.live.ids[row] for row in np.flatnonzero(self.live.filters.mask(condition))}
+                assert matching == {anew.ids[row] for row in np.flatnonzero(anew.filters.mask(condition))}
             for k in (5, 100):
                 request = SearchRequest(
                     text="red boot 红色",
@@ -145,7 +148,7 @@ IDS = st.sampled_from([f"p{i}" for i in range(N)] + [f"n{i}" for i in range(8)])
 CHANGES = st.lists(st.tuples(st.sampled_from(["upsert", "patch", "delete"]), IDS, st.integers(0, 10_000)), max_size=25)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(CHANGES, min_size=1, max_size=3), CHANGES, CHANGES)
 def test_any_changes_answer_like_an_index_made_anew(groups, meanwhile, later):
     with tempfile.TemporaryDirectory() as folder:
