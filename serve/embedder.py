@@ -24,6 +24,7 @@ from fuserank.store.database import Database
 
 log = logging.getLogger("fuserank.serve")
 Encode = Callable[[str, list[Any]], Awaitable[list[np.ndarray | None]]]
+SMALL = ("price", "attributes")  # encoders that cost nothing: they run here, no query needs a deployment of them
 BATCH = 64  # changes encoded at a time
 RETRY_SECONDS = 0.5
 IDLE_SECONDS = 0.2  # another process may have written the change
@@ -70,7 +71,7 @@ class Embedder:
         self.featurizer = Featurizer.load(folder / "featurizer")
         self.encoded: Counter[str] = Counter()  # modality → values encoded so far
         self._generation = folder.name
-        self._model = load_model(folder / "model", ("price",))
+        self._model = load_model(folder / "model", SMALL)
         self._media, self._database, self._encode = tuple(media), database, encode
         self._seq = base_seq  # every change up to here has its vectors
         self._wake: asyncio.Event | None = None  # of the loop that runs
@@ -137,21 +138,23 @@ class Embedder:
         return changes, former
 
     def _inputs(self, record: Record | None) -> dict[str, Any]:
-        """What each modality is made of: a text, a medium's name, a log-price. None where it is missing."""
+        """What each modality is made of: a text, a medium's name, a log-price, ids. None where it is missing."""
         if record is None:
             return {}
         row = to_row(record)
+        attributes = self.featurizer.attributes(row)
         return {
             "text": self.featurizer.product_text(row) or None,
             "image": row["images"][0] if row["images"] else None,
             "audio": row["audio"],
             "price": self.featurizer.price(row["price"]),
+            "attributes": None if attributes is None else tuple(attributes.tolist()),
         }
 
     async def _made(self, modality: str, values: list[Any]) -> list[np.ndarray | None]:
         self.encoded[modality] += len(values)
-        if modality == "price":
-            return await asyncio.to_thread(self._prices, values)
+        if modality in SMALL:
+            return await asyncio.to_thread(self._small, modality, values)
         if modality in ("image", "audio"):
             values = await asyncio.to_thread(lambda: [self._read(name) for name in values])
         there = [i for i, value in enumerate(values) if value is not None]
@@ -167,14 +170,14 @@ class Embedder:
         log.error("medium %s is not in the media folders; its product goes without", name)
         return None
 
-    def _prices(self, values: list[float]) -> list[np.ndarray | None]:
+    def _small(self, modality: str, values: list[Any]) -> list[np.ndarray | None]:
         import torch
 
         from fuserank.features.batch import collate
         from fuserank.training.encode import autocast
 
         with torch.inference_mode(), autocast(torch.device("cpu")):
-            return list(self._model.encode("price", collate("price", values)).float().numpy())
+            return list(self._model.encode(modality, collate(modality, values)).float().numpy())
 
     def _store(self, changes: list[Change], before: list[dict], after: list[dict], vectors: dict[str, dict]) -> None:
         import torch
