@@ -15,7 +15,7 @@ from fuserank import config
 from fuserank.models.adapt import Adaptation
 from fuserank.models.fused import FusedModel
 from fuserank.training.augment import MODALITIES as MODALITY_STREAM
-from fuserank.training.augment import drop_tokens, drop_values, views
+from fuserank.training.augment import drop_tokens, drop_values, sounds, views
 from fuserank.training.bank import Bank, fill, restore
 from fuserank.training.calibrate import calibrate
 from fuserank.training.data import Batch, Side
@@ -137,11 +137,13 @@ class Supervised:
             self._settle()
 
     def _augment(self, batch: Batch) -> None:
-        """Random views of pictures and gaps in texts and attributes; outputs of frozen encoders stay as they are."""
+        """Random views of pictures and sounds, gaps in texts and attributes; outputs of frozen encoders stay."""
         share = self.experiment.train.token_dropout
         for side in (batch.products, batch.queries):
             if side is batch.products and "pixels" in (inputs := side.inputs.get("image", (None, {}))[1]):
                 inputs["pixels"] = views(inputs["pixels"], side.own_keys("image"))  # type: ignore[arg-type]
+            if "mel" in (inputs := side.inputs.get("audio", (None, {}))[1]):
+                inputs["mel"] = sounds(inputs["mel"], side.own_keys("audio"))  # type: ignore[arg-type]
             if share > 0 and "attention_mask" in (inputs := side.inputs.get("text", (None, {}))[1]):
                 inputs["attention_mask"] = drop_tokens(inputs["attention_mask"], share, side.own_keys("text"))  # type: ignore[arg-type]
             if share > 0 and "attribute_ids" in (inputs := side.inputs.get("attributes", (None, {}))[1]):

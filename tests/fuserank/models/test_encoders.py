@@ -8,7 +8,7 @@ import torch
 
 from fuserank.errors import ModelError
 from fuserank.models.encoders.attributes import AttributesEncoder
-from fuserank.models.encoders.audio import AudioEncoder
+from fuserank.models.encoders.audio import AudioEncoder, standardised
 from fuserank.models.encoders.image import MEAN, SPREAD, ImageEncoder
 from fuserank.models.encoders.price import PriceEncoder
 from fuserank.models.encoders.text import MaskedLanguageHead, TextEncoder, small_bert
@@ -127,6 +127,20 @@ def test_audio_hears_no_volume() -> None:
     torch.testing.assert_close(encoder(mel[1:2])[0], found[1], atol=1e-5, rtol=1e-4)
     assert encoder(torch.full((1, 10, 40), -9.0)).isfinite().all()  # silence
     assert not torch.allclose(encoder(mel.flip(2)), found, atol=1e-3)
+
+
+def test_silence_around_a_sound_has_no_say() -> None:
+    """Standardised over the frames that hold sound, and pooled over them."""
+    torch.manual_seed(0)
+    mel = torch.full((1, 10, 160), -13.8155)
+    mel[..., :64] = 3 * torch.randn(1, 10, 64)
+    held = standardised(mel)[..., :64]
+    kept = mel[..., :64].clamp(min=float(mel.max()) - 9)
+    torch.testing.assert_close(held, (kept - kept.mean()) / kept.std(correction=0), atol=1e-4, rtol=1e-4)
+    assert (standardised(mel)[..., 64:] == 0).all()
+    encoder = AudioEncoder(mels=10, channels=8).eval()
+    told = encoder.over_time(mel)[..., :8]  # a frame a stride of 8, and 64 frames of sound
+    torch.testing.assert_close(encoder(mel), torch.cat([told.mean(2), told.amax(2)], 1), atol=1e-5, rtol=1e-4)
 
 
 def test_attributes_are_a_bag() -> None:

@@ -1,9 +1,9 @@
-"""Random views and gaps: drawn by each row's key alone, of the same shape, and never other colours."""
+"""Random sounds, views and gaps: drawn by each row's key alone, of the same shape, and never other colours."""
 
 import pytest
 import torch
 
-from fuserank.training.augment import drop_tokens, drop_values, views
+from fuserank.training.augment import drop_tokens, drop_values, sounds, views
 from fuserank.training.noise import keys
 
 
@@ -88,3 +88,35 @@ def test_dropped_attribute_values() -> None:
     assert torch.equal(drop_values(ids[200:], 0.3, seeded(0, 300)[200:]), found[200:])  # by its key, in any batch
     assert torch.equal(drop_values(ids, 0.0, seeded(0, 300)), ids)
     assert torch.equal(drop_values(ids, 1.0, seeded(0, 300)), ids)  # a row never vanishes
+
+
+def spoken(batch: int = 40) -> torch.Tensor:
+    """Tones in bands 7 to 9 of 20 from frame 20 to 39 of 80; silence around them."""
+    mel = torch.full((batch, 20, 80), -13.8155)
+    mel[:, :, 20:40] = -10.0
+    mel[:, 7:10, 20:40] = 0.0
+    return mel
+
+
+def test_sounds_move_in_time_and_pitch_by_their_key() -> None:
+    found = sounds(spoken(), seeded(0, 40))
+    assert found.shape == (40, 20, 80)
+    assert torch.equal(found, sounds(spoken(), seeded(0, 40)))
+    assert not torch.equal(found, sounds(spoken(), seeded(1, 40)))
+    when, places = found.amax(1) > -5, torch.arange(20.0)
+    loud = (found.amax(2) > -5).float()
+    tone = (loud * places).sum(1) / loud.sum(1)
+    assert 6 <= tone.min() < 7.6 < 8.4 < tone.max() <= 10  # a stretch of an eighth from the lowest band up
+    lengths = when.sum(1)
+    assert 16 <= lengths.min() < 20 < lengths.max() <= 25
+    starts = when.float().argmax(1)
+    assert 11 <= starts.min() < 20 < starts.max() <= 29
+
+
+def test_sounds_get_a_floor_of_noise_where_they_sound() -> None:
+    found = sounds(spoken(), seeded(0, 40), stretch=0, shift=0)
+    torch.testing.assert_close(found[:, :, :19], spoken()[:, :, :19])  # silence stays silent
+    floor = found[:, 0, 22:38].mean(1)
+    assert ((floor > -12.5) & (floor < -3)).all()
+    assert floor.max() - floor.min() > 4
+    torch.testing.assert_close(found[:, 8, 22:38], torch.zeros(40, 16), atol=0.06, rtol=0)
