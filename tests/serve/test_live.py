@@ -77,7 +77,7 @@ def test_an_upsert_is_found_and_shown(store: TestClient, parts: dict[str, Any]):
     assert [hit["product_id"] for hit in found] == ["new"]
     assert found[0]["price"] == {"amount": 17.5, "max": None, "currency": "EUR"}
     assert found[0]["explanation"]["lexical_score"] > 0
-    assert set(found[0]["explanation"]["modality_scores"]) == {"text", "price"}
+    assert set(found[0]["explanation"]["modality_scores"]) == {"text", "price", "attributes"}
 
 
 def test_a_patch_is_filtered_on_and_encodes_nothing_that_did_not_change(store: TestClient, parts: dict[str, Any]):
