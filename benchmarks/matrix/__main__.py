@@ -146,7 +146,7 @@ def show(results: list[dict]) -> None:
         for result in results:
             if variant not in result.get("variants", {}):
                 continue
-            systems = result["variants"][variant]["all"]["systems"]
+            systems = result["variants"][variant]["all queries"]["systems"]
             metric = next(iter(next(iter(systems.values()))))
             cell = replace(Cell(**result["cell"]))
             row = [

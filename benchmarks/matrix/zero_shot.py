@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from fuserank.artifacts import stage_folder
 from fuserank.config import Experiment
 from fuserank.evaluation.metrics import rank_rows
-from fuserank.evaluation.slices import ALL, query_slices
+from fuserank.evaluation.slices import query_slices
 from fuserank.evaluation.systems import compare, measure
 from fuserank.features.table import FeatureTable
 from fuserank.training.cached import SIDES, FrozenEncoders
@@ -33,4 +33,4 @@ def measure_zero_shot(experiment: Experiment) -> dict:
     settings = experiment.evaluate
     values = measure(orders, grades, settings.k, settings.recall_k, settings.relevant)
     slices = query_slices(queries.take(asked))
-    return {"variants": {"all text": compare(values, slices, [], settings.bootstrap, experiment.seed)}, "all": ALL}
+    return {"variants": {"all text": compare(values, slices, [], settings.bootstrap, experiment.seed)}}
