@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import catalogues
-from cells import FINALISTS, FUSIONS, Cell, first, further
+from cells import FINALISTS, FUSIONS, MODEL, Cell, first, further
 from rich.console import Console
 from rich.table import Table
 from zero_shot import measure_zero_shot
@@ -34,8 +34,8 @@ console = Console()
 class Matrix:
     """Where cells are run and their results kept."""
 
-    def __init__(self, data: Path, runs: Path, out: Path):
-        self.data, self.runs, self.out = data, runs, out
+    def __init__(self, data: Path, runs: Path, out: Path, model: str | None):
+        self.data, self.runs, self.out, self.model = data, runs, out, model
         for folder in (runs, out):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -59,7 +59,8 @@ class Matrix:
 
     def sets(self, cell: Cell) -> dict:
         """Every setting of a cell."""
-        found = {**cell.sets, "name": cell.run, "seed": cell.seed, "storage.root": str(self.runs)}
+        own = {key: self.model if value == MODEL else value for key, value in cell.sets.items()}
+        found = {**own, "name": cell.run, "seed": cell.seed, "storage.root": str(self.runs)}
         if cell.data:
             found["records.root"] = str(self._shop(cell.data))
         if cell.start is not None:
@@ -166,8 +167,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "matrix")
     parser.add_argument("--only", default="", help="cells whose name holds this text")
     options = parser.parse_args()
-    matrix = Matrix(options.data.resolve(), options.runs.resolve(), options.out.resolve())
-    planned = [c for c in first(matrix.data, options.model) if options.only in c.name and matrix.has_data(c)]
+    matrix = Matrix(options.data.resolve(), options.runs.resolve(), options.out.resolve(), options.model)
+    planned = [
+        c for c in first(matrix.data, options.model is not None) if options.only in c.name and matrix.has_data(c)
+    ]
     results = [matrix.run(cell) for cell in planned]
     if not any("error" in result for result in results):
         ranked = [r for r in results if r["cell"]["row"].startswith("fashion fusion")]

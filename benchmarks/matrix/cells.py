@@ -9,6 +9,7 @@ from catalogues import speakers
 FUSIONS = ("concat", "attention", "gated", "ensemble", "joint")
 FINALISTS, SEEDS = 2, (0, 1, 2)
 BASE = "fashion encoders"
+MODEL = "the folder of the borrowed text encoder"  # put in where a cell is run: results name no folder
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def few_labels(seed: int) -> list[Cell]:
     ]
 
 
-def borrowed(model: str) -> list[Cell]:
+def borrowed() -> list[Cell]:
     """A pre-trained text encoder: as it is, by LoRA, whole; on fashion titles and on bank customers' intents."""
     common: dict[str, Any] = {
-        "encoders.text.model": model,
-        "preprocess.tokenizer": model,
+        "encoders.text.model": MODEL,
+        "preprocess.tokenizer": MODEL,
         "pretrain.text.epochs": 0,
         "fusion.width": 384,
         "fusion.projection_layers": 1,
@@ -104,9 +105,9 @@ def spoken(data: Path) -> list[Cell]:
     return cells
 
 
-def first(data: Path, model: str | None) -> list[Cell]:
+def first(data: Path, with_model: bool) -> list[Cell]:
     """Every row once."""
-    return [*fashion(), *few_labels(0), *(borrowed(model) if model else []), *spoken(data)]
+    return [*fashion(), *few_labels(0), *(borrowed() if with_model else []), *spoken(data)]
 
 
 def further(best: list[str]) -> list[Cell]:
