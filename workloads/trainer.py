@@ -11,6 +11,17 @@ from typing import Any
 from fuserank.config import Train
 from fuserank.errors import StageError
 
+# Ray Train calls the worker function in a thread, and glibc gives threads arenas that it hands back to the system at
+# every step: one arena that keeps what it has saves those page faults. Threads of OpenMP that wait for one another give
+# the core away after a fifth of a millisecond, not after three: on a machine with other work these spins made a step
+# take five times as long (docs/EXPERIMENTS.md, 2026-11-26).
+WORKER = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "GOMP_SPINCOUNT": "20000",
+}
+
 
 def run_trainer(
     worker: Callable[[dict], None], values: dict[str, Any], folder: Path, train: Train, workers: int
@@ -35,6 +46,7 @@ def run_trainer(
         run_config=RunConfig(
             name="trainer",
             storage_path=str(folder),
+            worker_runtime_env={"env_vars": WORKER},
             failure_config=FailureConfig(max_failures=train.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),

@@ -3,6 +3,7 @@
 B batch · K candidates · M modalities · D width of a modality vector · E of a fused vector · H of an encoder's output.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuserank.models.fusion import build_fusion
+from fuserank.models.precision import behind_encoders
 from fuserank.models.recommender import Recommender
 
 QUERYABLE = ("text", "image", "audio")  # what a user can ask with
+SMALL = ("price", "attributes")  # encoders of a layer or two
 
 
 class FusedModel(nn.Module):
@@ -66,11 +69,15 @@ class FusedModel(nn.Module):
 
     def hidden(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encoder output [B, H]; inputs that already are one (`{"hidden": …}`, from a cache) pass through."""
-        return inputs["hidden"] if "hidden" in inputs else self.encoders[modality](*inputs.values())
+        if "hidden" in inputs:
+            return inputs["hidden"]
+        with behind_encoders(self.query_kind.device) if modality in SMALL else contextlib.nullcontext():
+            return self.encoders[modality](*inputs.values())
 
     def project(self, modality: str, hidden: Tensor) -> Tensor:
         """[B, H] → [B, D] unit vectors: what a modality says, the same of a product and in a query."""
-        return F.normalize(self.projections[modality](hidden).float(), dim=-1)
+        with behind_encoders(hidden.device):
+            return F.normalize(self.projections[modality](hidden).float(), dim=-1)
 
     def encode(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Collated inputs of one modality (features/batch.py) → [B, D] unit vectors."""

@@ -15,6 +15,7 @@ from fuserank.training.dropout import SeededDropout
 from fuserank.training.group import ALONE, Group
 
 CHUNK = 256  # rows encoded at a time
+ROWS = 32  # texts are encoded in multiples of, in bfloat16 on a CPU
 Role = Literal["product", "query"]
 
 
@@ -49,8 +50,19 @@ def hidden_of(model: FusedModel, side: Side, parts: int = 1) -> dict[str, Tensor
 
 
 def _encode(model: FusedModel, modality: str, inputs: dict[str, Tensor], noise: Tensor | None) -> Tensor:
+    count = len(next(iter(inputs.values())))
+    if "input_ids" in inputs and torch.is_autocast_enabled("cpu"):
+        inputs, noise = _even(inputs, count, noise)
     with contextlib.nullcontext() if noise is None else SeededDropout(noise):
-        return model.hidden(modality, inputs)
+        return model.hidden(modality, inputs)[:count]
+
+
+def _even(inputs: dict[str, Tensor], count: int, noise: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The texts and a few copies of the first one, up to a multiple of ROWS: few shapes, few kernels to compile
+    (models/precision.py). No other encoder has so many products, nor is every one's answer free of its neighbours."""
+    rows = torch.arange(-(-count // ROWS) * ROWS)
+    rows[count:] = 0
+    return {name: values[rows] for name, values in inputs.items()}, None if noise is None else noise[rows]
 
 
 def place(model: FusedModel, side: Side, hidden: dict[str, Tensor], role: Role) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from fuserank.losses.next_item import next_item_loss
 from fuserank.losses.ranking import ranking_loss
 from fuserank.models.adapt import Adaptation
 from fuserank.models.fused import QUERYABLE, FusedModel
+from fuserank.models.precision import behind_encoders
 from fuserank.training.data import Batch
 from fuserank.training.dropout import SeededDropout
 from fuserank.training.encode import hidden_of, place
@@ -63,9 +64,17 @@ class Objective(nn.Module):
 
         Afterwards `encoded` holds the encoder outputs of the batch's products, by modality.
         """
-        model, losses = self.model, {}
-        hidden = hidden_of(model, batch.products, self.parts)
+        hidden = hidden_of(self.model, batch.products, self.parts)
+        asked = hidden_of(self.model, batch.queries, self.parts) if batch.grades.numel() else {}
         self.encoded = {m: h.detach() for m, h in hidden.items()}
+        with behind_encoders(table.device):
+            return self._losses(batch, hidden, asked, table, dropped)
+
+    def _losses(
+        self, batch: Batch, hidden: dict[str, Tensor], asked: dict[str, Tensor], table: Tensor, dropped: Tensor
+    ) -> dict[str, Tensor]:
+        """hidden, asked: encoder outputs of the products and of the queries, by modality."""
+        model, losses = self.model, {}
         own, own_mask = place(model, batch.products, hidden, "product")
         vectors, mask = own, own_mask
         if batch.bank is not None:
@@ -76,7 +85,7 @@ class Objective(nn.Module):
         shown = torch.where(lost[:, None], mask, shown)
         products = model.product_vectors(vectors, shown)
         if batch.grades.numel():
-            losses |= self._ranking(batch, vectors, mask, products)
+            losses |= self._ranking(batch, asked, vectors, mask, products)
         if self.weights["align"] > 0:
             losses["align"] = self._align(batch, vectors, mask, len(own))
         if model.recommender is not None and batch.history and self.weights["recommend"] > 0:
@@ -86,9 +95,11 @@ class Objective(nn.Module):
                 losses["orthogonal"] = losses.get("orthogonal", 0.0) + apart
         return losses or dict.fromkeys(self.weights, products.sum() * 0)  # nothing to learn from in this batch
 
-    def _ranking(self, batch: Batch, vectors: Tensor, mask: Tensor, products: Tensor) -> dict[str, Tensor]:
+    def _ranking(
+        self, batch: Batch, asked: dict[str, Tensor], vectors: Tensor, mask: Tensor, products: Tensor
+    ) -> dict[str, Tensor]:
         model, losses = self.model, {}
-        query_vectors, query_mask = place(model, batch.queries, hidden_of(model, batch.queries, self.parts), "query")
+        query_vectors, query_mask = place(model, batch.queries, asked, "query")
         query = model.query_vector(query_vectors, query_mask)
         heads = model.query_heads(query)
         if self.weights["fused"] > 0:
