@@ -35,8 +35,8 @@ SETS = {
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
 
 
-def start(stage: str, root: Path, workers: int = 1) -> subprocess.Popen:
-    sets = [f"--set={key}={value}" for key, value in {**SETS, "train.workers": workers}.items()]
+def start(stage: str, root: Path, workers: int = 1, **own: object) -> subprocess.Popen:
+    sets = [f"--set={key}={value}" for key, value in {**SETS, "train.workers": workers, **own}.items()]
     line = [sys.executable, "-m", "workloads", stage, "-c", "workloads/configs/demo.yaml", f"--set=storage.root={root}"]
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     env.pop("RAY_ADDRESS", None)
@@ -56,12 +56,12 @@ def prepared(root: Path, workers: int) -> None:
         finish(start(stage, root, workers))
 
 
-def in_mid_epoch(run: subprocess.Popen, root: Path, known: set[str]) -> set[str]:
+def in_mid_epoch(run: subprocess.Popen, root: Path, known: set[str], stage: str = "train") -> set[str]:
     """Wait for a checkpoint beyond `known` that stands within an epoch; all checkpoints seen by then."""
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         assert run.poll() is None, run.communicate()[0]
-        seen = known | {p.parent.name for p in (root / "demo" / "train").glob("trainer/checkpoint_*/state.pt")}
+        seen = known | {p.parent.name for p in (root / "demo" / stage).glob("trainer/checkpoint_*/state.pt")}
         if seen > known:
             time.sleep(0.3)  # into a step that no checkpoint holds
             return seen
@@ -102,3 +102,23 @@ def test_a_worker_is_killed_twice(workers: int, tmp_path: Path) -> None:
     history = [(root / "demo" / "train" / "history.jsonl").read_text().splitlines() for root in (straight, killed)]
     last = [json.loads(lines[-1]) for lines in history]
     assert last[0] == last[1]
+
+
+def test_a_worker_of_pretraining_is_killed_twice(tmp_path: Path) -> None:
+    names = ("text", "image", "cross")
+    tasks = {f"pretrain.{n}.epochs": 3 for n in names} | {f"pretrain.{n}.batch_size": 8 for n in names}
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    for root in (straight, killed):
+        for stage in ("generate", "preprocess"):
+            finish(start(stage, root))
+    finish(start("pretrain", straight, **tasks))
+    run, seen = start("pretrain", killed, **tasks), set()
+    for _ in range(2):
+        seen = in_mid_epoch(run, killed, seen, "pretrain")
+        worker(run).kill()
+    finish(run)
+    files = [sorted((root / "demo" / "pretrain" / "checkpoint").glob("*.safetensors")) for root in (straight, killed)]
+    assert [f.name for f in files[0]] == [f.name for f in files[1]] != []
+    for left, right in zip(*files, strict=True):
+        one, two = load_file(left), load_file(right)
+        assert max((one[n].double() - two[n].double()).abs().max().item() for n in one) <= 1e-6, left.name

@@ -26,7 +26,8 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
     kind of fusion. Then, where `train.start` names a trained model, what fits of that.
 
     Raises:
-        ModelError: train.start is no trained model, or its encoders are not this config's.
+        ModelError: the image model takes no pictures of this size; train.start is no trained model, or its encoders
+            are not this config's.
     """
     settings = Featurizer.load(preprocess).settings
     model = build_model(
@@ -39,6 +40,8 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
         len(settings.attributes.values),
         None if (of := settings.extractor) is None else {"span": of.span, "masked": of.masked},
     )
+    if "image" in model.modalities:
+        model.encoders["image"].check_size(*settings.image_size)  # type: ignore[operator]
     if pretrained is None:
         return model
     for modality in model.modalities:

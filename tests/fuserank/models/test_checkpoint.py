@@ -139,6 +139,18 @@ def test_vision_transformer_from_a_folder(borrowed: Path, name: str, tmp_path: P
     same_after_a_round_trip(model, tmp_path / "model")
 
 
+def test_a_vision_transformer_says_which_size_it_takes(borrowed: Path) -> None:
+    for encoder in (ImageEncoder(str(borrowed / "vit")), ImageEncoder("vit_b_16")):
+        assert encoder.train().training
+        size = 32 if encoder.architecture else 224
+        encoder.check_size(size, size)
+        assert encoder.training
+        with pytest.raises(ModelError, match=r"no pictures of 48 x 40 pixels") as told:
+            encoder.check_size(48, 40)
+        assert told.value.hint == f"Set preprocess.image_size to [{size}, {size}]."
+    ImageEncoder("resnet18").check_size(48, 40)
+
+
 def test_a_vision_folder_says_how_its_pictures_are_scaled(borrowed: Path, tmp_path: Path) -> None:
     shutil.copytree(borrowed / "vit", tmp_path / "vit")
     asked = {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.2]}

@@ -120,6 +120,25 @@ class ImageEncoder(nn.Module):
                 "Give the safetensors file of this very model's state_dict, classifier included.",
             ) from error
 
+    def check_size(self, height: int, width: int) -> None:
+        """Try one empty picture, before hours are spent on real ones.
+
+        Raises:
+            ModelError: the network takes no pictures of that size (the positions of a ViT are made for one).
+        """
+        training = self.training
+        try:
+            with torch.inference_mode():
+                self.eval()(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            wanted = (self.architecture or {}).get("image_size") or getattr(self.backbone, "image_size", None)
+            wanted = [wanted, wanted] if isinstance(wanted, int) else wanted
+            raise ModelError(
+                f"the image model takes no pictures of {height} x {width} pixels: {' '.join(str(error).split())[:200]}",
+                f"Set preprocess.image_size to {wanted or 'the size that it was trained with'}.",
+            ) from error
+        self.train(training)
+
     def forward(self, pixels: Tensor) -> Tensor:
         scaled = (pixels.float() / 255 - self.mean) / self.spread
         scaled = scaled.contiguous(memory_format=torch.channels_last)
