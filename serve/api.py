@@ -243,6 +243,7 @@ class ErrorBody(BaseModel):
     code: str
     message: str
     hint: str
+    request_id: str = Field(description="as in the header X-Request-ID and in the service's log")
 
 
 class ErrorAnswer(BaseModel):

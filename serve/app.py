@@ -20,6 +20,7 @@ from fuserank.retrieval.generation import MANIFEST, current_folder, generation_i
 from fuserank.store.database import run_database
 from fuserank.store.engine import refuse_on_a_cluster
 from serve.audio_encoder import AudioEncoder
+from serve.exposure import http_host, is_loopback, refuse_without_keys
 from serve.feedback import Feedback
 from serve.image_encoder import ImageEncoder
 from serve.ingress import Ingress
@@ -40,6 +41,7 @@ def build(args: dict[str, Any]) -> serve.Application:
 
     Raises:
         ConfigError: no or a bad config. MissingStageError: no index yet. StoreError: SQLite on several nodes.
+        ServeError: other machines can reach the service, and there is no API key.
     """
     if os.environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") != "1":
         log.warning("Ray Serve runs without its throughput flags: start Ray with RAY_SERVE_THROUGHPUT_OPTIMIZED=1")
@@ -56,6 +58,8 @@ def build(args: dict[str, Any]) -> serve.Application:
     reranker = _deployment(RerankerDeployment, "reranker", settings.reranker_replicas)
     url, live_media = store_url(experiment), experiment.run.absolute() / "store" / "media"
     refuse_on_a_cluster(url, _nodes())
+    host = http_host(settings.host)
+    refuse_without_keys(host, url)
     feedback = _deployment(Feedback, "feedback", 1, max_ongoing=1000)  # one writer: SQLite takes no more
     products = _deployment(Products, "products", 1, max_ongoing=100)
     gateway = _deployment(serve.ingress()(Ingress), "gateway", 1, max_ongoing=settings.queue + 1000)
@@ -78,6 +82,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         url,
         live_media,
         settings,
+        not is_loopback(host),
     )
 
 

@@ -5,7 +5,6 @@ Reads the generation's products and media. HTTP itself is in routes.py; here are
 
 import asyncio
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from fuserank.store.changes import Kind
 from serve import api
 from serve.batching import Batcher, QueueFullError
 from serve.chain import Chain
+from serve.current import request_id
 from serve.documents import Documents
 from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result
 from serve.impressions import ImpressionLog
@@ -173,7 +173,7 @@ class Gateway:
     async def _answer(self, ask: Ask, deadline_ms: int | None, offset: int = 0) -> tuple[dict[str, Any], Ranked]:
         begin = time.perf_counter()
         seconds = (deadline_ms or DEADLINE_MS) / 1000
-        envelope = Envelope(uuid.uuid4().hex, self.generation, time.time() + seconds, ask)
+        envelope = Envelope(request_id(), self.generation, time.time() + seconds, ask)
         try:
             result = await asyncio.wait_for(self.batcher.submit(envelope), seconds)
             sent = self._sent.get(envelope.request_id, begin)

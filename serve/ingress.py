@@ -11,6 +11,7 @@ from fuserank.store.database import Database
 from serve.chain import Chain
 from serve.documents import Documents
 from serve.gateway import Gateway
+from serve.keyring import Keyring
 from serve.live_documents import LiveDocuments
 from serve.routes import create_app
 
@@ -31,7 +32,13 @@ class Ingress(Gateway):
         url: str,
         live_media: Path,
         settings: config.Serve,
+        exposed: bool,
     ):
+        """
+        Args:
+            exposed: whether other machines can reach the service, which then asks for keys in any case.
+        """
+        database = Database(url)
         imported = Path(manifest["media"]) if manifest.get("media") else None
         folders = [live_media, *([imported] if imported else [])]
         super().__init__(
@@ -39,9 +46,7 @@ class Ingress(Gateway):
             feedback.add_events.remote,
             feedback.add_impressions.remote,
             products.change.remote,
-            LiveDocuments(
-                Documents(folder / "products.parquet", imported), Database(url), manifest["base_seq"], folders
-            ),
+            LiveDocuments(Documents(folder / "products.parquet", imported), database, manifest["base_seq"], folders),
             manifest["id"],
             manifest["model"],
             generations,
@@ -49,7 +54,10 @@ class Ingress(Gateway):
             settings.max_batch,
             settings.queue,
         )
-        self._max_body_bytes = settings.max_body_bytes
+        self._settings = settings
+        self._keyring = Keyring(database, exposed)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # what serve.ingress() calls in the replica
-        return create_app(self, self._max_body_bytes, artifacts.metadata_version())
+        return create_app(
+            self, self._settings.max_body_bytes, artifacts.metadata_version(), self._settings.guard, self._keyring
+        )

@@ -111,7 +111,7 @@ def test_products_pictures_and_likeness(client: TestClient, shop: ModuleType):
     for path in ("/v1/products/none", "/v1/products/none/similar", "/v1/products/p09/image", "/v1/nowhere"):
         response = client.get(path)
         assert response.status_code == 404
-        assert sorted(response.json()["error"]) == ["code", "hint", "message"]
+        assert sorted(response.json()["error"]) == ["code", "hint", "message", "request_id"]
         assert "Traceback" not in response.text
     for path in ("/v1/products/..%2f..%2f..%2fetc%2fpasswd/image", "/..%2fapp.py", "/app.py"):
         assert client.get(path).status_code == 404

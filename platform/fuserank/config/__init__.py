@@ -7,6 +7,7 @@ validates. Unknown keys are refused with the nearest valid one. `dump` writes a 
 from fuserank.config.data import Generate, LabelQueries, Media, Preprocess, Records, Split, Storage, Table
 from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
+from fuserank.config.guard import Guard
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
 from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, PretrainTask, Serve, Store, Tracking, Train, Tune
 
@@ -18,6 +19,7 @@ __all__ = [
     "Fusion",
     "FusionKind",
     "Generate",
+    "Guard",
     "Index",
     "LabelQueries",
     "Loss",

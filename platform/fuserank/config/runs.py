@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fuserank.config.guard import Guard
 from fuserank.config.model import FusionKind
 from fuserank.config.section import Fraction, Positive, Section, Weight
 
@@ -128,6 +129,7 @@ class Serve(Section):
     max_batch: Positive = 64  # requests one micro-batch carries down the chain
     queue: Positive = 512  # requests waiting at the gateway before 429
     compact_after: Positive = 5000  # live changes a retriever keeps beside its index before it makes the index anew
+    guard: Guard = Guard()
 
 
 class Store(Section):
