@@ -23,7 +23,7 @@ from serve.audio_encoder import AudioEncoder
 from serve.exposure import http_host, is_loopback, refuse_without_keys
 from serve.feedback import Feedback
 from serve.image_encoder import ImageEncoder
-from serve.ingress import Ingress
+from serve.ingress import Ingress, media_limits
 from serve.products import Products
 from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
@@ -78,6 +78,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             live_media,
             Path(manifest["media"]) if manifest.get("media") else None,
             encoders,
+            limits=media_limits(settings.guard),
         ),
         url,
         live_media,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fuserank.errors import MediaError
 from fuserank.store.changes import Kind
 from serve import api
 from serve.batching import Batcher, QueueFullError
@@ -19,6 +20,7 @@ from serve.documents import Documents
 from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result
 from serve.impressions import ImpressionLog
 from serve.live_documents import LiveDocuments
+from serve.media_limits import MediaLimits
 from serve.messages import Ask, Details, Found, Ranked
 
 POLICY = "greedy@0"  # the model's own order, shown with certainty
@@ -45,6 +47,8 @@ class Gateway:
         max_limit: int = 100,
         max_batch: int = 64,
         queue: int = 512,
+        media: MediaLimits | None = None,
+        max_items: int = 1000,
     ):
         """
         Args:
@@ -54,6 +58,8 @@ class Gateway:
             max_limit: largest `limit` of one answer.
             max_batch: requests of one micro-batch.
             queue: requests that may wait.
+            media: how large a picture or sound of a query may be.
+            max_items: products, events or ids of one request.
         """
         self.generation = generation
         self.model_version = model_version
@@ -62,7 +68,8 @@ class Gateway:
         self._chain = chain
         self._add_events = add_events
         self._change_products = change_products
-        self._max_limit = max_limit
+        self._max_limit, self._max_items = max_limit, max_items
+        self._media_limits = media or MediaLimits()
         self.batcher: Batcher[Envelope, Result] = Batcher(self._run, max_batch, queue)
         self._sent: dict[str, float] = {}  # request id → when its batch left
         self._impressions = ImpressionLog(add_impressions)
@@ -75,6 +82,7 @@ class Gateway:
         """
         self._check_limit(request.limit)
         media = {m: getattr(request, m) for m in ("text", "image", "audio") if getattr(request, m)}
+        await self._check_media(media)
         ask = Ask(
             "search",
             request.offset + request.limit,
@@ -131,6 +139,7 @@ class Gateway:
         Raises:
             RequestError: 503, the store cannot be written; nothing was accepted.
         """
+        self._check_items(events)
         try:
             result = await self._add_events(list(events))
         except Exception as error:
@@ -144,6 +153,7 @@ class Gateway:
         Raises:
             RequestError: 503, the store cannot be written; nothing was accepted.
         """
+        self._check_items(items)
         try:
             answers = await self._change_products(kind, list(items))
         except Exception as error:
@@ -213,6 +223,19 @@ class Gateway:
     def _check_limit(self, limit: int) -> None:
         if limit > self._max_limit:
             raise RequestError(Failure(422, "bad_request", f"limit: at most {self._max_limit}.", "Page with `offset`."))
+
+    def _check_items(self, items: Sequence[Any]) -> None:
+        if len(items) > self._max_items:
+            what = f"{len(items)} in one request, at most {self._max_items}."
+            raise RequestError(Failure(422, "too_many_items", what, "Send them in several requests."))
+
+    async def _check_media(self, media: dict[str, Any]) -> None:
+        files = {modality: data for modality, data in media.items() if modality != "text"}
+        try:
+            for modality, data in files.items():
+                await asyncio.to_thread(self._media_limits.check, modality, data)
+        except MediaError as error:
+            raise RequestError(Failure(413, "too_large", error.message, error.hint)) from None
 
     def _row(self, product_id: str) -> int:
         row = self.documents.row(product_id)

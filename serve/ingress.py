@@ -13,7 +13,13 @@ from serve.documents import Documents
 from serve.gateway import Gateway
 from serve.keyring import Keyring
 from serve.live_documents import LiveDocuments
+from serve.media_limits import MediaLimits
 from serve.routes import create_app
+
+
+def media_limits(guard: config.Guard) -> MediaLimits:
+    """The limits that a config asks for."""
+    return MediaLimits(guard.max_media_bytes, guard.max_image_pixels, guard.max_audio_seconds)
 
 
 class Ingress(Gateway):
@@ -53,6 +59,8 @@ class Ingress(Gateway):
             settings.max_limit,
             settings.max_batch,
             settings.queue,
+            media_limits(settings.guard),
+            settings.guard.max_items,
         )
         self._settings = settings
         self._keyring = Keyring(database, exposed)

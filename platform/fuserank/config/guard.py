@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from fuserank.config.section import Section, Weight
+from fuserank.config.section import Positive, Section, Weight
 
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 
@@ -23,3 +23,7 @@ class Guard(Section):
     requests_per_second: Weight = 100.0  # of a key that has no rate of its own, at each gateway; 0: any
     burst: Annotated[int, Field(ge=1)] = 200  # requests that may come at once after a pause
     origins: list[Annotated[str, AfterValidator(_origin)]] = []  # of pages whose scripts may call (CORS); "*": any
+    max_media_bytes: Positive = 6_000_000  # of one picture or sound, before base64
+    max_image_pixels: Positive = 25_000_000
+    max_audio_seconds: Annotated[float, Field(gt=0)] = 60.0
+    max_items: Annotated[int, Field(gt=0, le=1000)] = 1000  # products, events or ids of one request
