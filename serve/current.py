@@ -14,6 +14,7 @@ class Current:
     began: float = field(default_factory=time.perf_counter)
     endpoint: str = "unknown"  # the route's template, never the path itself
     key: str | None = None  # the API key's id
+    status: int = 0  # of the answer, once it has begun
     code: str | None = None  # of the error that was answered
 
 

@@ -1,11 +1,14 @@
 """The outermost ASGI middleware: gives each request its id, each answer its headers, and each fault the one shape of
-errors, with nothing of ours in it."""
+errors, with nothing of ours in it; then tells the log, the metrics and the trace what became of it."""
 
 import logging
+import time
+from typing import Any
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve import metrics, tracing
 from serve.current import CURRENT, Current
 from serve.envelope import INTERNAL
 from serve.refusal import refuse
@@ -20,6 +23,7 @@ HEADERS = {
 }
 # FastAPI's pages load their viewer from a content delivery network and start it by a script in the page.
 DOCUMENTATION = "frame-ancestors 'none'"
+GONE = 499  # in the log: the sender left before the answer
 
 
 class Front:
@@ -35,12 +39,17 @@ class Front:
             return
         current = Current()
         token = CURRENT.set(current)
-        started = False
+        with tracing.request(Headers(scope=scope)) as span:
+            try:
+                await self._answer(scope, receive, send, current)
+            finally:
+                _tell(scope["method"], current, span)
+                CURRENT.reset(token)
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, current: Current) -> None:
         async def sending(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
+                current.status = message["status"]
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 if scope["path"] in ("/docs", "/redoc"):
                     headers.setdefault("Content-Security-Policy", DOCUMENTATION)
@@ -53,8 +62,37 @@ class Front:
             await self._app(scope, receive, sending)
         except Exception as error:
             log.error("a request failed", exc_info=error, extra={"request_id": current.request_id})
-            if started:
+            if current.status:
                 raise  # half an answer is out: all that is left is to break the connection
             await refuse(INTERNAL)(scope, receive, sending)
-        finally:
-            CURRENT.reset(token)
+
+
+def _tell(method: str, current: Current, span: Any) -> None:
+    seconds, status = time.perf_counter() - current.began, current.status or GONE
+    endpoint = current.endpoint
+    metrics.record("fuserank_requests_total", endpoint=endpoint, status=str(status))
+    metrics.record("fuserank_request_seconds", seconds, endpoint=endpoint)
+    if current.code is not None:
+        metrics.record("fuserank_errors_total", endpoint=endpoint, code=current.code)
+    if span is not None:
+        span.update_name(f"{method} {endpoint}")
+        span.set_attributes(
+            {
+                "http.request.method": method,
+                "http.route": endpoint,
+                "http.response.status_code": status,
+                "fuserank.request_id": current.request_id,
+            }
+        )
+    log.info(
+        "%s %s %d",
+        method,
+        endpoint,
+        status,
+        extra={
+            "request_id": current.request_id,
+            "ms": round(1000 * seconds, 2),
+            "key": current.key,
+            "code": current.code,
+        },
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from fuserank.errors import MediaError
 from fuserank.store.changes import Kind
-from serve import api
+from serve import api, metrics, tracing
 from serve.batching import Batcher, QueueFullError
 from serve.chain import Chain
 from serve.current import request_id
@@ -62,6 +62,7 @@ class Gateway:
             max_items: products, events or ids of one request.
         """
         self.generation = generation
+        metrics.record("fuserank_generation_info", 1, deployment="gateway", generation=generation)
         self.model_version = model_version
         self.generations = generations
         self.documents = documents
@@ -145,6 +146,9 @@ class Gateway:
         except Exception as error:
             failure = Failure(503, "store_unavailable", "The events could not be stored.", "Send them again.")
             raise RequestError(failure, 5) from error
+        outcomes = {"accepted": result.accepted, "duplicate": result.duplicates, "rejected": len(result.rejected)}
+        for outcome, count in outcomes.items():
+            metrics.record("fuserank_events_total", count, outcome=outcome)
         return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": result.rejected}
 
     async def change(self, kind: Kind, items: Sequence[Any]) -> dict[str, Any]:
@@ -161,6 +165,8 @@ class Gateway:
             raise RequestError(failure, 5) from error
         await self.documents.reach(max((answer.get("seq", 0) for answer in answers), default=0))
         accepted = sum(answer["status"] == "accepted" for answer in answers)
+        metrics.record("fuserank_changes_total", accepted, kind=kind, outcome="accepted")
+        metrics.record("fuserank_changes_total", len(answers) - accepted, kind=kind, outcome="rejected")
         return {"accepted": accepted, "rejected": len(answers) - accepted, "items": answers}
 
     async def ready(self) -> None:
@@ -177,13 +183,15 @@ class Gateway:
 
     async def _run(self, envelopes: list[Envelope]) -> list[Result]:
         now = time.perf_counter()
+        metrics.record("fuserank_batch_requests", len(envelopes))
+        metrics.record("fuserank_waiting_requests", self.batcher.waiting)
         self._sent.update((envelope.request_id, now) for envelope in envelopes)
         return await self._chain(envelopes)
 
     async def _answer(self, ask: Ask, deadline_ms: int | None, offset: int = 0) -> tuple[dict[str, Any], Ranked]:
         begin = time.perf_counter()
         seconds = (deadline_ms or DEADLINE_MS) / 1000
-        envelope = Envelope(request_id(), self.generation, time.time() + seconds, ask)
+        envelope = Envelope(request_id(), self.generation, time.time() + seconds, ask, tracing.context())
         try:
             result = await asyncio.wait_for(self.batcher.submit(envelope), seconds)
             sent = self._sent.get(envelope.request_id, begin)
@@ -202,19 +210,25 @@ class Gateway:
         await self.documents.reach(ranked.found.seq)
         hits = []
         shown = self.documents.hits(ranked.found.rows[chosen].tolist())
-        for hit, i, score in zip(shown, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True):
+        final = zip(shown, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True)
+        for rank, (hit, i, score) in enumerate(final, offset):
             if hit is None:  # deleted since it was found
                 continue
             hits.append(hit)
             hit["score"] = score
             if ranked.found.details is not None:
-                hit["explanation"] = _explanation(ranked.found, ranked.found.details, i, score)
+                hit["explanation"] = _explanation(ranked.found, ranked.found.details, i, score) | {"rank_after": rank}
         end = time.perf_counter()
         queue, render = round(1000 * (sent - begin), 2), round(1000 * (end - rendering), 2)
+        stages = {"queue": queue, **ranked.stages, "render": render}
+        for stage, milliseconds in stages.items():
+            metrics.record("fuserank_stage_seconds", milliseconds / 1000, stage=stage)
+        began = time.time() - (end - begin)
+        tracing.add("queue", envelope.trace, began, began + (sent - begin))
         return {
             "request_id": envelope.request_id,
             "took_ms": round(1000 * (end - begin), 2),
-            "stages": {"queue": queue, **ranked.stages, "render": render},
+            "stages": stages,
             "model_version": self.model_version,
             "generation": self.generation,
             "hits": hits,

@@ -1,5 +1,6 @@
 """The gateway as Ray Serve runs it: opens the generation, takes the handles of the other deployments, answers HTTP."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ from ray.serve.handle import DeploymentHandle
 
 from fuserank import artifacts, config
 from fuserank.store.database import Database
-from serve.chain import Chain
+from serve.chain import Callee, Chain
 from serve.documents import Documents
+from serve.embedding_cache import EmbeddingCache
 from serve.gateway import Gateway
 from serve.keyring import Keyring
 from serve.live_documents import LiveDocuments
@@ -20,6 +22,13 @@ from serve.routes import create_app
 def media_limits(guard: config.Guard) -> MediaLimits:
     """The limits that a config asks for."""
     return MediaLimits(guard.max_media_bytes, guard.max_image_pixels, guard.max_audio_seconds)
+
+
+def remembering(encoders: Mapping[str, Callee], capacity: int) -> Mapping[str, Callee]:
+    """The encoders' handles behind a cache each, as they are for a capacity of 0."""
+    if capacity == 0:
+        return encoders
+    return {modality: EmbeddingCache(encoder, modality, capacity) for modality, encoder in encoders.items()}
 
 
 class Ingress(Gateway):
@@ -48,7 +57,7 @@ class Ingress(Gateway):
         imported = Path(manifest["media"]) if manifest.get("media") else None
         folders = [live_media, *([imported] if imported else [])]
         super().__init__(
-            Chain(encoders, retriever, reranker, feedback.history),
+            Chain(remembering(encoders, settings.cache), retriever, reranker, feedback.history),
             feedback.add_events.remote,
             feedback.add_impressions.remote,
             products.change.remote,

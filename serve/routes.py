@@ -1,5 +1,7 @@
 """HTTP: paths, status codes, the one shape of errors, the storefront. Requests are answered by a Gateway."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,12 +9,12 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from fuserank import config
-from serve import api, api_products
+from serve import api, api_products, exporter
 from serve.admin import add_administration
 from serve.documentation import describe
 from serve.envelope import Failure, RequestError
@@ -24,6 +26,7 @@ from serve.limits import BodyLimit
 from serve.rates import Rates
 from serve.refusal import refuse
 
+log = logging.getLogger("fuserank.serve")
 STATIC = Path(__file__).parent / "static"
 PAGES = {"": "text/html", "store.css": "text/css", "store.js": "text/javascript"}
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -176,6 +179,18 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
     async def generations() -> dict[str, Any]:
         """The generations on disk; the active one answers."""
         return {"generations": gateway.generations}
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses={503: ERRORS[503]}, tags=["operations"])
+    @needs("admin")
+    async def metrics() -> PlainTextResponse:
+        """Metrics of all deployments on all nodes, for Prometheus, as Ray's exporters hold them."""
+        try:
+            page = await asyncio.to_thread(exporter.gather)
+        except Exception as error:
+            log.warning("the metrics cannot be read", exc_info=error)
+            failure = Failure(503, "no_metrics", "Ray's metrics exporter does not answer.", "Try again.")
+            raise RequestError(failure, 5) from error
+        return PlainTextResponse(page, media_type="text/plain; version=0.0.4")
 
 
 def _add_storefront(app: FastAPI) -> None:

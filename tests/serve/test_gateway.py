@@ -16,6 +16,7 @@ from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from fuserank.store.database import Database
 from serve.app import generation_folder, store_url
+from serve.envelope import Result
 from serve.gateway import Gateway
 from serve.routes import create_app
 
@@ -94,6 +95,23 @@ def test_explanations_sum_to_the_score(client: TestClient, shop: ModuleType):
         modalities = [v for k, v in explanation["contributions"].items() if k != "reranking"]
         assert math.isclose(sum(modalities), explanation["fused_score"], abs_tol=5e-3)  # vectors are stored as float16
         assert ("image" in explanation["modality_scores"]) == (hit["image"] is not None)
+
+
+def test_explanations_rank_before_and_after_reranking(client: TestClient, gateway: Gateway, monkeypatch: Any):
+    body = {"text": "red", "limit": 6, "explain": True}
+    before = client.post("/v1/search", json=body | {"limit": 20}).json()["hits"]
+    assert [hit["explanation"]["rank_before"] for hit in before] == list(range(20)), "the untrained reranker moves none"
+
+    class Backwards:
+        async def remote(self, envelopes: list[Any]) -> list[Any]:
+            return [Result(e.request_id, np.arange(len(e.payload), dtype=np.float32)) for e in envelopes]
+
+    monkeypatch.setattr(gateway._chain, "_reranker", Backwards())
+    pages = [client.post("/v1/search", json=body | {"offset": offset}).json()["hits"] for offset in (0, 6)]
+    hits = [hit for page in pages for hit in page]
+    assert [hit["explanation"]["rank_after"] for hit in hits] == list(range(12))
+    found = [hit["explanation"]["rank_before"] for hit in hits]
+    assert found == list(range(found[0], found[0] - 12, -1))
 
 
 def test_products_pictures_and_likeness(client: TestClient, shop: ModuleType):

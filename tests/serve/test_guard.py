@@ -138,7 +138,7 @@ def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, da
         },
         "write": {"POST /v1/products", "PATCH /v1/products", "POST /v1/products/delete"},
         "admin": {
-            "GET /v1/admin/keys", "POST /v1/admin/keys", "POST /v1/admin/keys/{key_id}/rotate",
+            "GET /metrics", "GET /v1/admin/keys", "POST /v1/admin/keys", "POST /v1/admin/keys/{key_id}/rotate",
             "POST /v1/admin/keys/{key_id}/revoke",
         },
         None: {"GET /v1/health/live", "GET /v1/health/ready", "GET /", "GET /{page}"},

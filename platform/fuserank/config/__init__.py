@@ -10,6 +10,7 @@ from fuserank.config.file import dump, load, update, validate
 from fuserank.config.guard import Guard
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
 from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, PretrainTask, Serve, Store, Tracking, Train, Tune
+from fuserank.config.watch import Watch
 
 __all__ = [
     "Adapter",
@@ -39,6 +40,7 @@ __all__ = [
     "Tracking",
     "Train",
     "Tune",
+    "Watch",
     "dump",
     "keys",
     "load",
