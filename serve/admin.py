@@ -4,13 +4,13 @@ import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from fuserank.errors import InputError, StoreError
 from fuserank.store.database import Database
 from fuserank.store.keys import ApiKey, Scope, make, milliseconds, successor
 from serve import api
+from serve.answer import Answer
 from serve.envelope import RequestError, failure
 from serve.guard import needs
 
@@ -68,21 +68,21 @@ def add_administration(app: FastAPI, database: Database) -> None:
 
     @app.get("/v1/admin/keys", response_model=Keys, **options)
     @needs("admin", always=True)
-    async def keys() -> JSONResponse:
+    async def keys() -> Answer:
         """The API keys, without their secrets."""
-        return JSONResponse({"keys": [_info(key) for key in await _run(database.api_keys)]})
+        return Answer({"keys": [_info(key) for key in await _run(database.api_keys)]})
 
     @app.post("/v1/admin/keys", response_model=NewKey, **options)
     @needs("admin", always=True)
-    async def create(request: KeyRequest) -> JSONResponse:
+    async def create(request: KeyRequest) -> Answer:
         """Make a key; it is shown this once."""
         key, stored = make(request.name, request.scopes, request.seconds, request.rate)
         await _run(database.add_key, stored)
-        return JSONResponse(_info(stored) | {"key": key})
+        return Answer(_info(stored) | {"key": key})
 
     @app.post("/v1/admin/keys/{key_id}/rotate", response_model=NewKey, **options)
     @needs("admin", always=True)
-    async def rotate(key_id: KeyId, rotation: Rotation) -> JSONResponse:
+    async def rotate(key_id: KeyId, rotation: Rotation) -> Answer:
         """Make a key in the place of another."""
 
         def work() -> tuple[str, ApiKey]:
@@ -91,14 +91,14 @@ def add_administration(app: FastAPI, database: Database) -> None:
             return key, stored
 
         key, stored = await _run(work)
-        return JSONResponse(_info(stored) | {"key": key})
+        return Answer(_info(stored) | {"key": key})
 
     @app.post("/v1/admin/keys/{key_id}/revoke", response_model=Keys, **options)
     @needs("admin", always=True)
-    async def revoke(key_id: KeyId) -> JSONResponse:
+    async def revoke(key_id: KeyId) -> Answer:
         """End a key; gateways refuse it within a second."""
         await _run(database.revoke_key, key_id)
-        return JSONResponse({"keys": [_info(key) for key in await _run(database.api_keys)]})
+        return Answer({"keys": [_info(key) for key in await _run(database.api_keys)]})
 
 
 async def _run(work: Any, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The OpenAPI document's part on keys: the scope of each endpoint and the refusals that come of it."""
+"""The OpenAPI document's part on keys and refusals: what FastAPI cannot know because middleware does it."""
 
 from typing import Any
 
@@ -16,6 +16,7 @@ SCHEMES = {
         "description": "the same, in a header of its own",
     },
 }
+BODIES = {"400": "the body is not JSON", "413": "the body is too large"}  # what any endpoint with a body may say
 REFUSALS = {"401": "no valid API key", "403": "the key lacks the scope", "429": "too many requests (Retry-After)"}
 
 
@@ -30,7 +31,9 @@ def describe(app: FastAPI) -> None:
             for route in app.routes:
                 if isinstance(route, APIRoute) and route.include_in_schema:
                     for method in route.methods or ():
-                        _secure(found["paths"][route.path_format][method.lower()], need_of(route).scope)
+                        operation = found["paths"][route.path_format][method.lower()]
+                        _add(operation, BODIES if "requestBody" in operation else {})
+                        _secure(operation, need_of(route).scope)
         return make()
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend the document
@@ -41,11 +44,11 @@ def _secure(operation: dict[str, Any], scope: str | None) -> None:
         return
     operation["security"] = [{"bearer": []}, {"header": []}, {}]
     operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`.".strip()
-    for status, what in REFUSALS.items():
-        operation["responses"].setdefault(
-            status,
-            {
-                "description": what,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}},
-            },
-        )
+    _add(operation, REFUSALS)
+
+
+def _add(operation: dict[str, Any], refusals: dict[str, str]) -> None:
+    schema = {"$ref": "#/components/schemas/ErrorAnswer"}
+    for status, what in refusals.items():
+        found = {"description": what, "content": {"application/json": {"schema": schema}}}
+        operation["responses"].setdefault(status, found)

@@ -14,6 +14,8 @@ def gather() -> str:
     """The page; blocks. Raises OSError if no exporter answers."""
     import ray
 
+    if not ray.is_initialized():  # asking for the nodes would start a Ray of its own
+        raise OSError("this process is not part of a Ray cluster")
     nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({})

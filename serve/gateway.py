@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fuserank.errors import MediaError
 from fuserank.store.changes import Kind
 from serve import api, metrics, tracing
+from serve.admission import Admission
 from serve.batching import Batcher, QueueFullError
 from serve.chain import Chain
 from serve.current import request_id
@@ -22,6 +22,7 @@ from serve.impressions import ImpressionLog
 from serve.live_documents import LiveDocuments
 from serve.media_limits import MediaLimits
 from serve.messages import Ask, Details, Found, Ranked
+from serve.nesting import refuse_large_filter
 
 POLICY = "greedy@0"  # the model's own order, shown with certainty
 DEADLINE_MS = 10_000  # for requests that name none
@@ -69,8 +70,7 @@ class Gateway:
         self._chain = chain
         self._add_events = add_events
         self._change_products = change_products
-        self._max_limit, self._max_items = max_limit, max_items
-        self._media_limits = media or MediaLimits()
+        self._admission = Admission(max_limit, max_items, media or MediaLimits())
         self.batcher: Batcher[Envelope, Result] = Batcher(self._run, max_batch, queue)
         self._sent: dict[str, float] = {}  # request id → when its batch left
         self._impressions = ImpressionLog(add_impressions)
@@ -81,9 +81,10 @@ class Gateway:
         Raises:
             RequestError: the failure to show.
         """
-        self._check_limit(request.limit)
+        self._admission.limit(request.limit)
         media = {m: getattr(request, m) for m in ("text", "image", "audio") if getattr(request, m)}
-        await self._check_media(media)
+        refuse_large_filter(request.filter)
+        await self._admission.media(media)
         ask = Ask(
             "search",
             request.offset + request.limit,
@@ -99,7 +100,8 @@ class Gateway:
 
     async def recommend(self, request: api.RecommendRequest) -> dict[str, Any]:
         """What the user may like; `api.Recommendation` as a dict. Raises RequestError."""
-        self._check_limit(request.limit)
+        self._admission.limit(request.limit)
+        refuse_large_filter(request.filter)
         ask = Ask(
             "recommend",
             request.limit,
@@ -116,7 +118,7 @@ class Gateway:
 
     async def similar(self, product_id: str, limit: int) -> dict[str, Any]:
         """Products like this one; `api.Answer` as a dict. Raises RequestError."""
-        self._check_limit(limit)
+        self._admission.limit(limit)
         self._row(product_id)
         ask = Ask("similar", limit, product_ids=(product_id,), exclude=(product_id,))
         answer, ranked = await self._answer(ask, None)
@@ -140,7 +142,7 @@ class Gateway:
         Raises:
             RequestError: 503, the store cannot be written; nothing was accepted.
         """
-        self._check_items(events)
+        self._admission.items(events)
         try:
             result = await self._add_events(list(events))
         except Exception as error:
@@ -157,7 +159,7 @@ class Gateway:
         Raises:
             RequestError: 503, the store cannot be written; nothing was accepted.
         """
-        self._check_items(items)
+        self._admission.items(items)
         try:
             answers = await self._change_products(kind, list(items))
         except Exception as error:
@@ -233,23 +235,6 @@ class Gateway:
             "generation": self.generation,
             "hits": hits,
         }, ranked
-
-    def _check_limit(self, limit: int) -> None:
-        if limit > self._max_limit:
-            raise RequestError(Failure(422, "bad_request", f"limit: at most {self._max_limit}.", "Page with `offset`."))
-
-    def _check_items(self, items: Sequence[Any]) -> None:
-        if len(items) > self._max_items:
-            what = f"{len(items)} in one request, at most {self._max_items}."
-            raise RequestError(Failure(422, "too_many_items", what, "Send them in several requests."))
-
-    async def _check_media(self, media: dict[str, Any]) -> None:
-        files = {modality: data for modality, data in media.items() if modality != "text"}
-        try:
-            for modality, data in files.items():
-                await asyncio.to_thread(self._media_limits.check, modality, data)
-        except MediaError as error:
-            raise RequestError(Failure(413, "too_large", error.message, error.hint)) from None
 
     def _row(self, product_id: str) -> int:
         row = self.documents.row(product_id)

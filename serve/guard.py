@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fuserank.store.keys import ApiKey
 from fuserank.store.keys import Scope as KeyScope
+from serve.answer import Answer
 from serve.current import CURRENT, Current
 from serve.envelope import Failure
 from serve.keyring import Keyring
@@ -76,7 +76,7 @@ class Guard:
         else:
             await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope, current: Current) -> JSONResponse | None:
+    def _refusal(self, scope: Scope, current: Current) -> Answer | None:
         route = self._route(scope)
         if route is None:
             return None  # 404 or 405, by the router
@@ -97,7 +97,7 @@ class Guard:
             return refuse(Failure(403, "missing_scope", f"The key lacks the scope `{need.scope}`.", hint))
         return self._too_many(key, scope, current)
 
-    def _too_many(self, key: ApiKey, scope: Scope, current: Current) -> JSONResponse | None:
+    def _too_many(self, key: ApiKey, scope: Scope, current: Current) -> Answer | None:
         rate = self._rate if key.rate is None else key.rate
         wait = self._rates.take(key.name, rate)  # by name: a rotated key does not get twice as much
         if wait == 0:

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from fuserank import config
 from serve import api, api_products, exporter
 from serve.admin import add_administration
+from serve.answer import Answer
 from serve.documentation import describe
 from serve.envelope import Failure, RequestError
 from serve.front import Front
@@ -97,21 +98,21 @@ def create_app(
 def _add_search(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/v1/search", response_model=api.Answer, responses=ERRORS, tags=["search"])
     @needs("search")
-    async def search(request: api.SearchRequest) -> JSONResponse:
+    async def search(request: api.SearchRequest) -> Answer:
         """Search by words, picture, sound or any mixture."""
-        return JSONResponse(await gateway.search(request))
+        return Answer(await gateway.search(request))
 
     @app.post("/v1/recommend", response_model=api.Recommendation, responses=ERRORS, tags=["search"])
     @needs("search")
-    async def recommend(request: api.RecommendRequest) -> JSONResponse:
+    async def recommend(request: api.RecommendRequest) -> Answer:
         """Recommend products to a user, or after the products given."""
-        return JSONResponse(await gateway.recommend(request))
+        return Answer(await gateway.recommend(request))
 
     @app.post("/v1/events", response_model=api.EventsAnswer, responses=ERRORS, tags=["feedback"])
     @needs("search")
-    async def events(events: api.Events) -> JSONResponse:
+    async def events(events: api.Events) -> Answer:
         """Store what users did. Answers once the accepted ones are durable; an event_id sent twice counts once."""
-        return JSONResponse(await gateway.events(events))
+        return Answer(await gateway.events(events))
 
 
 def _add_products(app: FastAPI, gateway: Gateway) -> None:
@@ -122,29 +123,29 @@ def _add_products(app: FastAPI, gateway: Gateway) -> None:
         tags=["products"],
     )
     @needs("search")
-    async def similar(product_id: str, limit: Annotated[int, Query(ge=1)] = 10) -> JSONResponse:
+    async def similar(product_id: str, limit: Annotated[int, Query(ge=1)] = 10) -> Answer:
         """Products like this one."""
-        return JSONResponse(await gateway.similar(product_id, limit))
+        return Answer(await gateway.similar(product_id, limit))
 
     answers = {"response_model": api_products.ChangesAnswer, "responses": ERRORS, "tags": ["products"]}
 
     @app.post("/v1/products", **answers)
     @needs("write")
-    async def upsert(products: api_products.Products) -> JSONResponse:
+    async def upsert(products: api_products.Products) -> Answer:
         """Put products in place, whole. Answers once they are durable; searches show them within a second."""
-        return JSONResponse(await gateway.change("upsert", products))
+        return Answer(await gateway.change("upsert", products))
 
     @app.patch("/v1/products", **answers)
     @needs("write")
-    async def patch(products: api_products.Products) -> JSONResponse:
+    async def patch(products: api_products.Products) -> Answer:
         """Change fields of products; null takes one away. What no modality is made of costs no encoding."""
-        return JSONResponse(await gateway.change("patch", products))
+        return Answer(await gateway.change("patch", products))
 
     @app.post("/v1/products/delete", **answers)
     @needs("write")
-    async def delete(deletion: api_products.Deletion) -> JSONResponse:
+    async def delete(deletion: api_products.Deletion) -> Answer:
         """Take products away."""
-        return JSONResponse(await gateway.change("delete", deletion.ids))
+        return Answer(await gateway.change("delete", deletion.ids))
 
     @app.get("/v1/products/{product_id:path}/image", response_class=FileResponse, responses=MISSING, tags=["products"])
     @needs("search")
@@ -155,9 +156,9 @@ def _add_products(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/products/{product_id:path}", response_model=api.Product, responses=MISSING, tags=["products"])
     @needs("search")
-    async def product(product_id: str) -> JSONResponse:
+    async def product(product_id: str) -> Answer:
         """One product, whole."""
-        return JSONResponse(gateway.product(product_id))
+        return Answer(gateway.product(product_id))
 
 
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:
@@ -208,18 +209,18 @@ def _add_storefront(app: FastAPI) -> None:
 
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
-    async def refused(_: Request, error: RequestError) -> JSONResponse:
+    async def refused(_: Request, error: RequestError) -> Answer:
         return refuse(error.failure, {"Retry-After": str(error.retry_after)} if error.retry_after else None)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> Answer:
         errors = error.errors()
         if any(item["type"] == "json_invalid" for item in errors):
             return refuse(Failure(400, "bad_json", "The body is not valid JSON.", "Send application/json."))
         return refuse(Failure(422, "bad_request", api.reason(errors), "See /docs for the fields and their limits."))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Answer:
         words = {404: f"There is no {request.url.path[:200]}.", 405: f"{request.method} is not allowed here."}
         message = words.get(error.status_code, str(error.detail))
         failure = Failure(error.status_code, CODES.get(error.status_code, "bad_request"), message, "See /docs.")

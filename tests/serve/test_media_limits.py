@@ -98,7 +98,7 @@ def test_queries_answer_413_and_products_are_rejected(client: TestClient, gatewa
 
 @pytest.mark.parametrize(("path", "body"), [("/v1/events", []), ("/v1/products", []), ("/v1/products/delete", "ids")])
 def test_a_request_holds_so_many_items(client: TestClient, gateway: Gateway, path: str, body: Any):
-    gateway._max_items = 2
+    gateway._admission.max_items = 2
     items: Any = ["a", "b", "c"]
     refused = client.post(path, json={body: items} if isinstance(body, str) else items)
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "too_many_items")
