@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fuserank needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,postgres,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,postgres,otel,dev]'
 	touch $@
 
 demo: $(VENV)/.ready  ## every stage on the generated shop, then a served answer to each kind of question

@@ -140,6 +140,7 @@ class Explanation(BaseModel):
     lexical_score: float
     modality_scores: dict[str, float] = Field(description="score of each modality alone; left out where missing")
     rank_before: int = Field(description="0-based rank by the fused score, before reranking")
+    rank_after: int = Field(description="0-based rank in the whole answer, pages before this one included")
 
 
 class Hit(BaseModel):
@@ -243,6 +244,7 @@ class ErrorBody(BaseModel):
     code: str
     message: str
     hint: str
+    request_id: str = Field(description="as in the header X-Request-ID and in the service's log")
 
 
 class ErrorAnswer(BaseModel):

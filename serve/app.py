@@ -5,9 +5,11 @@ with Ray's throughput flags set before Ray starts; `fuserank serve` sets them it
 current generation.
 """
 
+import functools
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,17 @@ from fuserank.errors import ConfigError
 from fuserank.retrieval.generation import MANIFEST, current_folder, generation_ids
 from fuserank.store.database import run_database
 from fuserank.store.engine import refuse_on_a_cluster
+from serve import tracing
 from serve.audio_encoder import AudioEncoder
+from serve.exposure import http_host, is_loopback, refuse_without_keys
 from serve.feedback import Feedback
 from serve.image_encoder import ImageEncoder
-from serve.ingress import Ingress
+from serve.ingress import Ingress, media_limits
 from serve.products import Products
 from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
 from serve.text_encoder import TextEncoder
+from serve.watch import watched
 
 log = logging.getLogger("fuserank.serve")
 ENCODERS = {"text": TextEncoder, "image": ImageEncoder, "audio": AudioEncoder}
@@ -40,6 +45,7 @@ def build(args: dict[str, Any]) -> serve.Application:
 
     Raises:
         ConfigError: no or a bad config. MissingStageError: no index yet. StoreError: SQLite on several nodes.
+        ServeError: other machines can reach the service, and there is no API key.
     """
     if os.environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") != "1":
         log.warning("Ray Serve runs without its throughput flags: start Ray with RAY_SERVE_THROUGHPUT_OPTIMIZED=1")
@@ -47,18 +53,22 @@ def build(args: dict[str, Any]) -> serve.Application:
     folder = generation_folder(experiment)
     manifest = read_manifest(folder)
     settings = experiment.serve
+    tracing.check(settings.watch.traces)
+    deployment = functools.partial(_deployment, settings.watch)
     encoders = {
-        modality: _deployment(kind, f"{modality}-encoder", settings.encoder_replicas).bind(folder)
+        modality: deployment(kind, f"{modality}-encoder", settings.encoder_replicas).bind(folder)
         for modality, kind in ENCODERS.items()
         if modality in manifest["modalities"]
     }
-    retriever = _deployment(RetrieverDeployment, "retriever", settings.retriever_replicas)
-    reranker = _deployment(RerankerDeployment, "reranker", settings.reranker_replicas)
+    retriever = deployment(RetrieverDeployment, "retriever", settings.retriever_replicas)
+    reranker = deployment(RerankerDeployment, "reranker", settings.reranker_replicas)
     url, live_media = store_url(experiment), experiment.run.absolute() / "store" / "media"
     refuse_on_a_cluster(url, _nodes())
-    feedback = _deployment(Feedback, "feedback", 1, max_ongoing=1000)  # one writer: SQLite takes no more
-    products = _deployment(Products, "products", 1, max_ongoing=100)
-    gateway = _deployment(serve.ingress()(Ingress), "gateway", 1, max_ongoing=settings.queue + 1000)
+    host = http_host(settings.host)
+    refuse_without_keys(host, url)
+    feedback = deployment(Feedback, "feedback", 1, max_ongoing=1000)  # one writer: SQLite takes no more
+    products = deployment(Products, "products", 1, max_ongoing=100)
+    gateway = deployment(Ingress, "gateway", 1, serve.ingress(), max_ongoing=settings.queue + 1000)
     return gateway.bind(
         folder,
         manifest,
@@ -74,10 +84,12 @@ def build(args: dict[str, Any]) -> serve.Application:
             live_media,
             Path(manifest["media"]) if manifest.get("media") else None,
             encoders,
+            limits=media_limits(settings.guard),
         ),
         url,
         live_media,
         settings,
+        not is_loopback(host),
     )
 
 
@@ -132,7 +144,14 @@ def _experiment(args: dict[str, Any]) -> Experiment:
     raise ConfigError("serve.app:build needs `config`.", "Run `serve run serve.app:build config=FILE`.")
 
 
-def _deployment(kind: type, name: str, replicas: int, max_ongoing: int = 8) -> serve.Deployment:
+def _deployment(
+    watch: config.Watch,
+    kind: type,
+    name: str,
+    replicas: int,
+    dress: Callable[[type], Any] = lambda kind: kind,
+    max_ongoing: int = 8,
+) -> serve.Deployment:
     wrap = serve.deployment(
         name=name,
         num_replicas=replicas,
@@ -141,4 +160,4 @@ def _deployment(kind: type, name: str, replicas: int, max_ongoing: int = 8) -> s
         graceful_shutdown_timeout_s=10,
         health_check_period_s=5,
     )
-    return wrap(kind)  # type: ignore[return-value]  # Ray types it as a decorated function
+    return wrap(dress(watched(kind, name, watch)))  # type: ignore[return-value]  # Ray types it as a decorated function

@@ -23,6 +23,7 @@ class Envelope:
     generation: str  # the generation that must answer it
     deadline: float  # seconds since the epoch; after it nobody waits for the answer
     payload: Any
+    trace: str | None = None  # the traceparent of its span, where it is traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,12 @@ _STATUS: tuple[tuple[type[FuserankError], int, str], ...] = (
 )
 
 
-def failure(error: BaseException) -> Failure:
+def failure(error: BaseException, request_id: str | None = None) -> Failure:
     """The failure to show for an error. Only our own errors' words reach the sender; others are logged."""
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
             return Failure(status, code, error.message, error.hint)
-    log.error("request failed", exc_info=error)
+    log.error("request failed", exc_info=error, extra={"request_id": request_id} if request_id else None)
     return INTERNAL
 
 
@@ -92,7 +93,7 @@ def answer(envelopes: Sequence[Envelope], generation: str, work: Callable[[list[
     live = [i for i in range(len(envelopes)) if i not in results]
     values = _values([envelopes[i].payload for i in live], work)
     for i, value in zip(live, values, strict=True):
-        error = failure(value) if isinstance(value, Exception) else None
+        error = failure(value, envelopes[i].request_id) if isinstance(value, Exception) else None
         results[i] = Result(envelopes[i].request_id, None if error else value, error)
     return [results[i] for i in range(len(envelopes))]
 

@@ -5,11 +5,13 @@ The store gathers calls that wait at the same time into one commit, so each call
 
 import asyncio
 import functools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fuserank.feedback.sequences import POSITIVE
 from fuserank.store.database import AddResult, Database
+from serve import watch
 from serve.envelope import Envelope, Result, answer
 from serve.messages import HistoryEvent
 
@@ -45,7 +47,11 @@ class Feedback:
 
     async def history(self, envelopes: list[Envelope]) -> list[Result]:
         """Payload: a user id. Value: the user's latest events as a tuple of HistoryEvent, oldest first."""
-        return await self._run(self._reader, answer, envelopes, self._generation, self._read)
+        begin = time.perf_counter()
+        results = await self._run(self._reader, answer, envelopes, self._generation, self._read)
+        if envelopes:
+            watch.batch("feedback", envelopes, results, time.perf_counter() - begin)
+        return results
 
     def _read(self, users: list[str]) -> list[tuple[HistoryEvent, ...]]:
         return [

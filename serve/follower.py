@@ -3,11 +3,13 @@ a restart, all it has missed. Reads the store."""
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from fuserank.errors import StoreError
 from fuserank.store.changes import Change
 from fuserank.store.database import Database
+from serve import metrics
 
 log = logging.getLogger("fuserank.serve")
 POLL_SECONDS = 0.1
@@ -25,16 +27,19 @@ class Follower:
         take: Callable[[Sequence[Change]], None],
         generation: str | None = None,
         poll_seconds: float = POLL_SECONDS,
+        name: str = "gateway",
     ):
         """
         Args:
             after: the last change that is known already.
             take: must be done with the changes when it returns.
+            name: of the deployment, for its metrics.
             generation: wait for each product's vectors in this generation; None: do not ask for vectors.
         """
         self.seq = after  # the last change taken
         self._database, self._take, self._generation = database, take, generation
         self._poll_seconds = poll_seconds
+        self._name, self._known_at = name, time.time()  # when all that is shown was last all there was
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="change-log", daemon=True)
@@ -66,7 +71,15 @@ class Follower:
         if ready:
             self._take(ready)
             self.seq = ready[-1].seq
+        late = changes[len(ready) :]
+        self._known_at = late[0].timestamp / 1000 if late else time.time()
+        self._measure()
         return len(ready) == PAGE
+
+    def _measure(self) -> None:
+        metrics.record("fuserank_index_seq", self.seq, deployment=self._name)
+        lag = max(0.0, time.time() - self._known_at)
+        metrics.record("fuserank_index_lag_seconds", lag, deployment=self._name)
 
     def _follow(self) -> None:
         while not self._stopped.wait(self._poll_seconds):
@@ -74,7 +87,9 @@ class Follower:
                 self.catch_up()
             except StoreError as error:
                 log.warning("the change log cannot be read: %s", error)
+                self._measure()
                 self._stopped.wait(RETRY_SECONDS)
             except Exception:
                 log.exception("a change could not be applied")
+                self._measure()
                 self._stopped.wait(RETRY_SECONDS)

@@ -5,21 +5,24 @@ Reads the generation's products and media. HTTP itself is in routes.py; here are
 
 import asyncio
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fuserank.store.changes import Kind
-from serve import api
+from serve import api, metrics, tracing
+from serve.admission import Admission
 from serve.batching import Batcher, QueueFullError
 from serve.chain import Chain
+from serve.current import request_id
 from serve.documents import Documents
 from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result
 from serve.impressions import ImpressionLog
 from serve.live_documents import LiveDocuments
+from serve.media_limits import MediaLimits
 from serve.messages import Ask, Details, Found, Ranked
+from serve.nesting import refuse_large_filter
 
 POLICY = "greedy@0"  # the model's own order, shown with certainty
 DEADLINE_MS = 10_000  # for requests that name none
@@ -45,6 +48,8 @@ class Gateway:
         max_limit: int = 100,
         max_batch: int = 64,
         queue: int = 512,
+        media: MediaLimits | None = None,
+        max_items: int = 1000,
     ):
         """
         Args:
@@ -54,15 +59,18 @@ class Gateway:
             max_limit: largest `limit` of one answer.
             max_batch: requests of one micro-batch.
             queue: requests that may wait.
+            media: how large a picture or sound of a query may be.
+            max_items: products, events or ids of one request.
         """
         self.generation = generation
+        metrics.record("fuserank_generation_info", 1, deployment="gateway", generation=generation)
         self.model_version = model_version
         self.generations = generations
         self.documents = documents
         self._chain = chain
         self._add_events = add_events
         self._change_products = change_products
-        self._max_limit = max_limit
+        self._admission = Admission(max_limit, max_items, media or MediaLimits())
         self.batcher: Batcher[Envelope, Result] = Batcher(self._run, max_batch, queue)
         self._sent: dict[str, float] = {}  # request id → when its batch left
         self._impressions = ImpressionLog(add_impressions)
@@ -73,8 +81,10 @@ class Gateway:
         Raises:
             RequestError: the failure to show.
         """
-        self._check_limit(request.limit)
+        self._admission.limit(request.limit)
         media = {m: getattr(request, m) for m in ("text", "image", "audio") if getattr(request, m)}
+        refuse_large_filter(request.filter)
+        await self._admission.media(media)
         ask = Ask(
             "search",
             request.offset + request.limit,
@@ -90,7 +100,8 @@ class Gateway:
 
     async def recommend(self, request: api.RecommendRequest) -> dict[str, Any]:
         """What the user may like; `api.Recommendation` as a dict. Raises RequestError."""
-        self._check_limit(request.limit)
+        self._admission.limit(request.limit)
+        refuse_large_filter(request.filter)
         ask = Ask(
             "recommend",
             request.limit,
@@ -107,7 +118,7 @@ class Gateway:
 
     async def similar(self, product_id: str, limit: int) -> dict[str, Any]:
         """Products like this one; `api.Answer` as a dict. Raises RequestError."""
-        self._check_limit(limit)
+        self._admission.limit(limit)
         self._row(product_id)
         ask = Ask("similar", limit, product_ids=(product_id,), exclude=(product_id,))
         answer, ranked = await self._answer(ask, None)
@@ -131,11 +142,15 @@ class Gateway:
         Raises:
             RequestError: 503, the store cannot be written; nothing was accepted.
         """
+        self._admission.items(events)
         try:
             result = await self._add_events(list(events))
         except Exception as error:
             failure = Failure(503, "store_unavailable", "The events could not be stored.", "Send them again.")
             raise RequestError(failure, 5) from error
+        outcomes = {"accepted": result.accepted, "duplicate": result.duplicates, "rejected": len(result.rejected)}
+        for outcome, count in outcomes.items():
+            metrics.record("fuserank_events_total", count, outcome=outcome)
         return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": result.rejected}
 
     async def change(self, kind: Kind, items: Sequence[Any]) -> dict[str, Any]:
@@ -144,6 +159,7 @@ class Gateway:
         Raises:
             RequestError: 503, the store cannot be written; nothing was accepted.
         """
+        self._admission.items(items)
         try:
             answers = await self._change_products(kind, list(items))
         except Exception as error:
@@ -151,6 +167,8 @@ class Gateway:
             raise RequestError(failure, 5) from error
         await self.documents.reach(max((answer.get("seq", 0) for answer in answers), default=0))
         accepted = sum(answer["status"] == "accepted" for answer in answers)
+        metrics.record("fuserank_changes_total", accepted, kind=kind, outcome="accepted")
+        metrics.record("fuserank_changes_total", len(answers) - accepted, kind=kind, outcome="rejected")
         return {"accepted": accepted, "rejected": len(answers) - accepted, "items": answers}
 
     async def ready(self) -> None:
@@ -167,13 +185,15 @@ class Gateway:
 
     async def _run(self, envelopes: list[Envelope]) -> list[Result]:
         now = time.perf_counter()
+        metrics.record("fuserank_batch_requests", len(envelopes))
+        metrics.record("fuserank_waiting_requests", self.batcher.waiting)
         self._sent.update((envelope.request_id, now) for envelope in envelopes)
         return await self._chain(envelopes)
 
     async def _answer(self, ask: Ask, deadline_ms: int | None, offset: int = 0) -> tuple[dict[str, Any], Ranked]:
         begin = time.perf_counter()
         seconds = (deadline_ms or DEADLINE_MS) / 1000
-        envelope = Envelope(uuid.uuid4().hex, self.generation, time.time() + seconds, ask)
+        envelope = Envelope(request_id(), self.generation, time.time() + seconds, ask, tracing.context())
         try:
             result = await asyncio.wait_for(self.batcher.submit(envelope), seconds)
             sent = self._sent.get(envelope.request_id, begin)
@@ -192,27 +212,29 @@ class Gateway:
         await self.documents.reach(ranked.found.seq)
         hits = []
         shown = self.documents.hits(ranked.found.rows[chosen].tolist())
-        for hit, i, score in zip(shown, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True):
+        final = zip(shown, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True)
+        for rank, (hit, i, score) in enumerate(final, offset):
             if hit is None:  # deleted since it was found
                 continue
             hits.append(hit)
             hit["score"] = score
             if ranked.found.details is not None:
-                hit["explanation"] = _explanation(ranked.found, ranked.found.details, i, score)
+                hit["explanation"] = _explanation(ranked.found, ranked.found.details, i, score) | {"rank_after": rank}
         end = time.perf_counter()
         queue, render = round(1000 * (sent - begin), 2), round(1000 * (end - rendering), 2)
+        stages = {"queue": queue, **ranked.stages, "render": render}
+        for stage, milliseconds in stages.items():
+            metrics.record("fuserank_stage_seconds", milliseconds / 1000, stage=stage)
+        began = time.time() - (end - begin)
+        tracing.add("queue", envelope.trace, began, began + (sent - begin))
         return {
             "request_id": envelope.request_id,
             "took_ms": round(1000 * (end - begin), 2),
-            "stages": {"queue": queue, **ranked.stages, "render": render},
+            "stages": stages,
             "model_version": self.model_version,
             "generation": self.generation,
             "hits": hits,
         }, ranked
-
-    def _check_limit(self, limit: int) -> None:
-        if limit > self._max_limit:
-            raise RequestError(Failure(422, "bad_request", f"limit: at most {self._max_limit}.", "Page with `offset`."))
 
     def _row(self, product_id: str) -> int:
         row = self.documents.row(product_id)

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from serve import metrics
+
 log = logging.getLogger("fuserank.serve")
 
 
@@ -37,9 +39,11 @@ class ImpressionLog:
         if len(self._waiting) >= self._capacity:
             self._waiting.popleft()
             self.dropped += 1
+            metrics.record("fuserank_impressions_lost_total")
             if self.dropped % 1000 == 1:
                 log.error("the store does not take impressions; %d lost so far", self.dropped)
         self._waiting.append(impression)
+        metrics.record("fuserank_impressions_waiting", len(self._waiting))
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write())
 
@@ -48,6 +52,7 @@ class ImpressionLog:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), 500))]
             try:
                 result = await self._send(group)
+                metrics.record("fuserank_impressions_waiting", len(self._waiting))
                 if result.rejected:
                     log.error(
                         "%d impressions refused, the first: %s", len(result.rejected), result.rejected[0]["reason"]
@@ -56,6 +61,7 @@ class ImpressionLog:
                 log.warning("impressions could not be written", exc_info=True)
                 if self._closing:
                     self.dropped += len(group) + len(self._waiting)
+                    metrics.record("fuserank_impressions_lost_total", len(group) + len(self._waiting))
                     log.error("%d impressions lost at shutdown", self.dropped)
                     return
                 self._waiting.extendleft(reversed(group))

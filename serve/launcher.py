@@ -24,6 +24,7 @@ from pathlib import Path
 
 from fuserank.config import Experiment
 from fuserank.errors import ServeError
+from serve.exposure import refuse_without_keys
 
 APPLICATION = "fuserank"
 START_SECONDS = 300  # a loaded machine imports torch slowly
@@ -96,12 +97,13 @@ def start(experiment: Experiment, say: Callable[[str], None] = print) -> Running
 
     Raises:
         MissingStageError: no index yet.
-        ServeError: the port is in use, or the service does not come up.
+        ServeError: the port is in use, the service does not come up, or other machines could reach it without a key.
     """
     begin = time.monotonic()
-    from serve.app import build, generation_folder  # Ray Serve is imported here, after the flags
+    from serve.app import build, generation_folder, store_url  # Ray Serve is imported here, after the flags
 
     folder = generation_folder(experiment)
+    refuse_without_keys(experiment.serve.host, store_url(experiment))
     host, port = experiment.serve.host, claim_port(experiment.serve.host, experiment.serve.port)
     import ray
     from ray import serve

@@ -60,7 +60,7 @@ class Live:
         self._shapes = (base.modality_vectors.shape[1:], base.mask.shape[1])
         self.follower: Follower | None = None
         if database is not None:
-            self.follower = Follower(database, base_seq, self._take, generation)
+            self.follower = Follower(database, base_seq, self._take, generation, name="retriever")
             self.follower.catch_up()
             self.follower.start()
 

@@ -23,6 +23,7 @@ from fuserank.store.database import Database
 from serve.chain import Callee
 from serve.embedder import Embedder
 from serve.envelope import EXPIRED, UNAVAILABLE, Envelope
+from serve.media_limits import MediaLimits
 from serve.worker import one_thread
 
 log = logging.getLogger("fuserank.serve")
@@ -41,6 +42,7 @@ class Products:
         imported: Path | None,
         encoders: dict[str, Any],
         writers: int = 8,
+        limits: MediaLimits | None = None,
     ):
         """
         Args:
@@ -49,11 +51,13 @@ class Products:
             media: folder that gets the media sent; imported: the folder of the imported ones.
             encoders: modality → its encoder's deployment.
             writers: calls that may share one commit.
+            limits: how large a picture or sound may be.
 
         Raises:
             StoreError: the database cannot be opened. ModelError: the model cannot be loaded.
         """
         one_thread()
+        self._limits = limits or MediaLimits()
         self._database = Database(url)
         self._generation, self._media, self._encoders = generation.name, media, encoders
         folders = [media, *([imported] if imported else [])]
@@ -117,12 +121,15 @@ class Products:
 
     def _kept(self, name: str, value: Any) -> Any:
         """The names of media that were looked at and are on disk."""
-        look = self.embedder.featurizer.audio if name == "audio" else self.embedder.featurizer.image
+        modality = "audio" if name == "audio" else "image"
+        look = getattr(self.embedder.featurizer, modality)
         try:
             for one in value if isinstance(value, list) else [value]:
+                self._limits.check(modality, one)
                 look(one)
         except MediaError as error:
-            raise InputError(f"{name}: {error.message}", "Send the file's own bytes as base64.") from None
+            hint = error.hint or "Send the file's own bytes as base64."
+            raise InputError(f"{name}: {error.message}", hint) from None
         if isinstance(value, list):
             return [store(self._media, one, durable=True) for one in value]
         return store(self._media, value, durable=True)

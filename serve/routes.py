@@ -1,5 +1,6 @@
 """HTTP: paths, status codes, the one shape of errors, the storefront. Requests are answered by a Gateway."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,19 +9,28 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from serve import api, api_products
-from serve.envelope import INTERNAL, Failure, RequestError
+from fuserank import config
+from serve import api, api_products, exporter
+from serve.admin import add_administration
+from serve.answer import Answer
+from serve.documentation import describe
+from serve.envelope import Failure, RequestError
+from serve.front import Front
 from serve.gateway import Gateway
+from serve.guard import Guard, needs
+from serve.keyring import Keyring
 from serve.limits import BodyLimit
+from serve.rates import Rates
+from serve.refusal import refuse
 
 log = logging.getLogger("fuserank.serve")
 STATIC = Path(__file__).parent / "static"
 PAGES = {"": "text/html", "store.css": "text/css", "store.js": "text/javascript"}
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-HEADERS = {"X-Content-Type-Options": "nosniff"}
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": api.ErrorAnswer, "description": text}
     for status, text in {
@@ -35,13 +45,26 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 MISSING: dict[int | str, dict[str, Any]] = {404: {"model": api.ErrorAnswer, "description": "no such product"}}
 
 
-def create_app(gateway: Gateway, max_body_bytes: int, version: str) -> FastAPI:
-    """The HTTP application of one gateway replica."""
+def create_app(
+    gateway: Gateway,
+    max_body_bytes: int,
+    version: str,
+    guard: config.Guard | None = None,
+    keyring: Keyring | None = None,
+) -> FastAPI:
+    """The HTTP application of one gateway replica.
+
+    Args:
+        keyring: the keys to ask for; None: no keys are asked for, and there is no administration.
+    """
+    guard = guard or config.Guard()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await gateway.close()
+        if keyring is not None:
+            keyring.close()
 
     app = FastAPI(
         title="fuserank",
@@ -50,30 +73,46 @@ def create_app(gateway: Gateway, max_body_bytes: int, version: str) -> FastAPI:
         lifespan=lifespan,
         responses={500: {"model": api.ErrorAnswer, "description": "a fault of the server"}},
     )
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)  # the innermost; the last one added is the outermost
+    app.add_middleware(Guard, router=app, keyring=keyring, rates=Rates(guard.burst), rate=guard.requests_per_second)
+    if guard.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=guard.origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(Front)
     _handle_errors(app)
     _add_search(app, gateway)
     _add_products(app, gateway)
     _add_operations(app, gateway)
+    if guard.administration and keyring is not None:
+        add_administration(app, keyring.database)
     _add_storefront(app)
+    describe(app)
     return app
 
 
 def _add_search(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/v1/search", response_model=api.Answer, responses=ERRORS, tags=["search"])
-    async def search(request: api.SearchRequest) -> JSONResponse:
+    @needs("search")
+    async def search(request: api.SearchRequest) -> Answer:
         """Search by words, picture, sound or any mixture."""
-        return JSONResponse(await gateway.search(request), headers=HEADERS)
+        return Answer(await gateway.search(request))
 
     @app.post("/v1/recommend", response_model=api.Recommendation, responses=ERRORS, tags=["search"])
-    async def recommend(request: api.RecommendRequest) -> JSONResponse:
+    @needs("search")
+    async def recommend(request: api.RecommendRequest) -> Answer:
         """Recommend products to a user, or after the products given."""
-        return JSONResponse(await gateway.recommend(request), headers=HEADERS)
+        return Answer(await gateway.recommend(request))
 
     @app.post("/v1/events", response_model=api.EventsAnswer, responses=ERRORS, tags=["feedback"])
-    async def events(events: api.Events) -> JSONResponse:
+    @needs("search")
+    async def events(events: api.Events) -> Answer:
         """Store what users did. Answers once the accepted ones are durable; an event_id sent twice counts once."""
-        return JSONResponse(await gateway.events(events), headers=HEADERS)
+        return Answer(await gateway.events(events))
 
 
 def _add_products(app: FastAPI, gateway: Gateway) -> None:
@@ -83,55 +122,76 @@ def _add_products(app: FastAPI, gateway: Gateway) -> None:
         responses=ERRORS | MISSING,
         tags=["products"],
     )
-    async def similar(product_id: str, limit: Annotated[int, Query(ge=1)] = 10) -> JSONResponse:
+    @needs("search")
+    async def similar(product_id: str, limit: Annotated[int, Query(ge=1)] = 10) -> Answer:
         """Products like this one."""
-        return JSONResponse(await gateway.similar(product_id, limit), headers=HEADERS)
+        return Answer(await gateway.similar(product_id, limit))
 
     answers = {"response_model": api_products.ChangesAnswer, "responses": ERRORS, "tags": ["products"]}
 
     @app.post("/v1/products", **answers)
-    async def upsert(products: api_products.Products) -> JSONResponse:
+    @needs("write")
+    async def upsert(products: api_products.Products) -> Answer:
         """Put products in place, whole. Answers once they are durable; searches show them within a second."""
-        return JSONResponse(await gateway.change("upsert", products), headers=HEADERS)
+        return Answer(await gateway.change("upsert", products))
 
     @app.patch("/v1/products", **answers)
-    async def patch(products: api_products.Products) -> JSONResponse:
+    @needs("write")
+    async def patch(products: api_products.Products) -> Answer:
         """Change fields of products; null takes one away. What no modality is made of costs no encoding."""
-        return JSONResponse(await gateway.change("patch", products), headers=HEADERS)
+        return Answer(await gateway.change("patch", products))
 
     @app.post("/v1/products/delete", **answers)
-    async def delete(deletion: api_products.Deletion) -> JSONResponse:
+    @needs("write")
+    async def delete(deletion: api_products.Deletion) -> Answer:
         """Take products away."""
-        return JSONResponse(await gateway.change("delete", deletion.ids), headers=HEADERS)
+        return Answer(await gateway.change("delete", deletion.ids))
 
     @app.get("/v1/products/{product_id:path}/image", response_class=FileResponse, responses=MISSING, tags=["products"])
+    @needs("search")
     async def image(product_id: str) -> FileResponse:
         """The main picture."""
         file, kind = gateway.picture(product_id)
-        return FileResponse(file, media_type=kind, headers=HEADERS | {"Cache-Control": "public, max-age=3600"})
+        return FileResponse(file, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     @app.get("/v1/products/{product_id:path}", response_model=api.Product, responses=MISSING, tags=["products"])
-    async def product(product_id: str) -> JSONResponse:
+    @needs("search")
+    async def product(product_id: str) -> Answer:
         """One product, whole."""
-        return JSONResponse(gateway.product(product_id), headers=HEADERS)
+        return Answer(gateway.product(product_id))
 
 
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/v1/health/live", response_model=api.Health, tags=["operations"])
+    @needs(None)
     async def live() -> dict[str, str]:
         """The gateway runs."""
         return {"status": "live"}
 
     @app.get("/v1/health/ready", response_model=api.Health, responses={503: ERRORS[503]}, tags=["operations"])
+    @needs(None)
     async def ready() -> dict[str, str]:
         """Every deployment answers."""
         await gateway.ready()
         return {"status": "ready"}
 
     @app.get("/v1/generations", response_model=api.Generations, tags=["operations"])
+    @needs("search")
     async def generations() -> dict[str, Any]:
         """The generations on disk; the active one answers."""
         return {"generations": gateway.generations}
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses={503: ERRORS[503]}, tags=["operations"])
+    @needs("admin")
+    async def metrics() -> PlainTextResponse:
+        """Metrics of all deployments on all nodes, for Prometheus, as Ray's exporters hold them."""
+        try:
+            page = await asyncio.to_thread(exporter.gather)
+        except Exception as error:
+            log.warning("the metrics cannot be read", exc_info=error)
+            failure = Failure(503, "no_metrics", "Ray's metrics exporter does not answer.", "Try again.")
+            raise RequestError(failure, 5) from error
+        return PlainTextResponse(page, media_type="text/plain; version=0.0.4")
 
 
 def _add_storefront(app: FastAPI) -> None:
@@ -139,38 +199,29 @@ def _add_storefront(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     @app.get("/{page}", include_in_schema=False)
+    @needs(None)
     async def storefront(page: str = "") -> Response:
         if page not in PAGES:
             raise HTTPException(404)
         file = STATIC / (page or "index.html")
-        return FileResponse(file, media_type=PAGES[page], headers=HEADERS | {"Content-Security-Policy": policy})
+        return FileResponse(file, media_type=PAGES[page], headers={"Content-Security-Policy": policy})
 
 
 def _handle_errors(app: FastAPI) -> None:
-    def answer(failure: Failure, headers: dict[str, str] | None = None) -> JSONResponse:
-        message = failure.message.encode("utf-8", "replace").decode()  # it may quote what no encoder takes
-        body = {"code": failure.code, "message": message, "hint": failure.hint}
-        return JSONResponse({"error": body}, failure.status, HEADERS | (headers or {}))
-
     @app.exception_handler(RequestError)
-    async def refused(_: Request, error: RequestError) -> JSONResponse:
-        return answer(error.failure, {"Retry-After": str(error.retry_after)} if error.retry_after else None)
+    async def refused(_: Request, error: RequestError) -> Answer:
+        return refuse(error.failure, {"Retry-After": str(error.retry_after)} if error.retry_after else None)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> Answer:
         errors = error.errors()
         if any(item["type"] == "json_invalid" for item in errors):
-            return answer(Failure(400, "bad_json", "The body is not valid JSON.", "Send application/json."))
-        return answer(Failure(422, "bad_request", api.reason(errors), "See /docs for the fields and their limits."))
+            return refuse(Failure(400, "bad_json", "The body is not valid JSON.", "Send application/json."))
+        return refuse(Failure(422, "bad_request", api.reason(errors), "See /docs for the fields and their limits."))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Answer:
         words = {404: f"There is no {request.url.path[:200]}.", 405: f"{request.method} is not allowed here."}
         message = words.get(error.status_code, str(error.detail))
         failure = Failure(error.status_code, CODES.get(error.status_code, "bad_request"), message, "See /docs.")
-        return answer(failure, dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def fault(_: Request, error: Exception) -> JSONResponse:
-        log.error("unhandled", exc_info=error)
-        return answer(INTERNAL)
+        return refuse(failure, error.headers)

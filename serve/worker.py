@@ -6,11 +6,13 @@ health checks. `work` is called in the replica's one worker thread instead.
 
 import asyncio
 import functools
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from serve import metrics, watch
 from serve.envelope import Envelope, Result, answer
 
 
@@ -18,7 +20,8 @@ class Worker(ABC):
     """`await worker(envelopes)` → results in order."""
 
     def __init__(self, generation: str, name: str):
-        self.generation = generation
+        self.generation, self.name = generation, name
+        metrics.record("fuserank_generation_info", 1, deployment=name, generation=generation)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     async def __call__(self, envelopes: list[Envelope]) -> list[Result]:
@@ -29,8 +32,11 @@ class Worker(ABC):
         """One result per envelope, by `work` in the worker thread."""
         if not envelopes:
             return []
+        begin = time.perf_counter()
         task = functools.partial(answer, envelopes, self.generation, work)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, task)
+        results = await asyncio.get_running_loop().run_in_executor(self._thread, task)
+        watch.batch(self.name, envelopes, results, time.perf_counter() - begin)
+        return results
 
     @abstractmethod
     def work(self, payloads: list[Any]) -> list[Any]:

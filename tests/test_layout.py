@@ -155,7 +155,9 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
 
 
 def commands() -> set[str]:
-    return {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    groups = {group.name for group in cli.app.registered_groups if group.name}
+    single = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    return single | groups
 
 
 def documents() -> list[Path]:
@@ -164,7 +166,7 @@ def documents() -> list[Path]:
 
 def test_every_command_is_documented() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert commands() == {*cli.STAGES, "serve", "demo"}
+    assert commands() == {*cli.STAGES, "serve", "keys", "demo"}
     for command in commands():
         assert f"| `fuserank {command}` |" in readme
 

@@ -19,6 +19,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
+keys = typer.Typer(help="API keys: create, list, rotate, revoke.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
 File = Annotated[Path, typer.Option("--config", "-c", help="the experiment, e.g. workloads/configs/demo.yaml")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="override one key, e.g. --set fusion.kind=concat")]
 
@@ -141,6 +144,51 @@ def serve(config: File, set: Sets = None) -> None:
         experiment = resolve(config, set)
         with connect(environment()):
             workload.run(experiment)
+
+    guarded(work)
+
+
+@keys.command("create")
+def create_key(
+    config: File,
+    name: Annotated[str, typer.Option(help="whose key it is; rotation keeps the name")],
+    scope: Annotated[list[str], typer.Option(help="search, write or admin; repeat for several")],
+    days: Annotated[float | None, typer.Option(help="how long it is valid; until revoked if left out")] = None,
+    rate: Annotated[float | None, typer.Option(help="requests a second; serve.guard's if left out")] = None,
+    set: Sets = None,
+) -> None:
+    """Make a key. It is shown this once; only its hash is kept."""
+    _keys("create", config, set, name, scope, days, rate)
+
+
+@keys.command("list")
+def list_keys(config: File, set: Sets = None) -> None:
+    """Show the keys there are, without their secrets."""
+    _keys("show", config, set)
+
+
+@keys.command("rotate")
+def rotate_key(
+    key: Annotated[str, typer.Argument(help="the key's id, the 12 digits after frk_")],
+    config: File,
+    grace_hours: Annotated[float, typer.Option(help="how long the old one stays valid beside the new one")] = 24.0,
+    set: Sets = None,
+) -> None:
+    """Make a new key in the place of another."""
+    _keys("rotate", config, set, key, grace_hours)
+
+
+@keys.command("revoke")
+def revoke_key(key: Annotated[str, typer.Argument(help="the key's id")], config: File, set: Sets = None) -> None:
+    """End a key at once."""
+    _keys("revoke", config, set, key)
+
+
+def _keys(action: str, file: Path, sets: list[str] | None, *arguments: object) -> None:
+    def work() -> None:
+        from workloads import keys as workload
+
+        getattr(workload, action)(resolve(file, sets), *arguments)
 
     guarded(work)
 

@@ -5,6 +5,7 @@ questions. `tune` writes best.yaml, and that experiment is what `train` and ever
 """
 
 import base64
+import os
 import time
 import uuid
 
@@ -82,7 +83,9 @@ def _questions(experiment: Experiment) -> dict[str, dict]:
 
 def ask(url: str, experiment: Experiment) -> None:
     """Ask one question of each kind over HTTP, print the answers, and send what a user might do with them."""
-    with httpx.Client(base_url=url, timeout=30) as client:
+    key = os.environ.get("FUSERANK_API_KEY")  # where the run's service has keys already
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=url, timeout=30, headers=headers) as client:
         user, answer = f"demo-{uuid.uuid4().hex[:8]}", {"hits": [], "request_id": ""}
         for kind, body in _questions(experiment).items():
             answer = _post(client, "/v1/search", {**body, "user_id": user, "limit": 5, "explain": True})

@@ -12,9 +12,35 @@ const session = remembered(sessionStorage, "session");
 let picture = null; // data URL
 let turn = 0; // answers to older questions are dropped
 
+let key = sessionStorage.getItem("key"); // an API key, where the service asks for one; gone with the tab
+let asking = null;
+
+async function send(path, options = {}) {
+  const used = key;
+  const response = await fetch(path, { ...options, headers: { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) } });
+  if (response.status !== 401) return response;
+  if (used === key) await (asking ??= askForKey()); // one question, however many calls wait for the answer
+  return key && key !== used ? send(path, options) : response;
+}
+
+async function askForKey() {
+  key = (prompt("This service asks for an API key with the scope “search”.") || "").trim() || null;
+  if (key) sessionStorage.setItem("key", key);
+  else sessionStorage.removeItem("key");
+  setTimeout(() => (asking = null), key ? 0 : 3000);
+}
+
+async function load(image, path) {
+  if (!key) return void (image.src = path);
+  const response = await send(path); // a picture's own request could not carry the key
+  if (!response.ok) return image.remove();
+  image.onload = () => URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(await response.blob());
+}
+
 async function call(path, body) {
   const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const response = await fetch(path, options || undefined);
+  const response = await send(path, options || undefined);
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(answer.error ? `${answer.error.message} ${answer.error.hint}`.trim() : `Error ${response.status}`);
   return answer;
@@ -40,7 +66,7 @@ function card(hit, position, answer) {
   const item = $("card").content.firstElementChild.cloneNode(true);
   const image = item.querySelector("img");
   if (hit.image) {
-    image.src = hit.image;
+    load(image, hit.image).catch(() => image.remove());
     image.alt = hit.title || "";
     image.onerror = () => image.remove();
   } else image.remove();

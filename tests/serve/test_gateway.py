@@ -16,6 +16,7 @@ from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from fuserank.store.database import Database
 from serve.app import generation_folder, store_url
+from serve.envelope import Result
 from serve.gateway import Gateway
 from serve.routes import create_app
 
@@ -96,6 +97,23 @@ def test_explanations_sum_to_the_score(client: TestClient, shop: ModuleType):
         assert ("image" in explanation["modality_scores"]) == (hit["image"] is not None)
 
 
+def test_explanations_rank_before_and_after_reranking(client: TestClient, gateway: Gateway, monkeypatch: Any):
+    body = {"text": "red", "limit": 6, "explain": True}
+    before = client.post("/v1/search", json=body | {"limit": 20}).json()["hits"]
+    assert [hit["explanation"]["rank_before"] for hit in before] == list(range(20)), "the untrained reranker moves none"
+
+    class Backwards:
+        async def remote(self, envelopes: list[Any]) -> list[Any]:
+            return [Result(e.request_id, np.arange(len(e.payload), dtype=np.float32)) for e in envelopes]
+
+    monkeypatch.setattr(gateway._chain, "_reranker", Backwards())
+    pages = [client.post("/v1/search", json=body | {"offset": offset}).json()["hits"] for offset in (0, 6)]
+    hits = [hit for page in pages for hit in page]
+    assert [hit["explanation"]["rank_after"] for hit in hits] == list(range(12))
+    found = [hit["explanation"]["rank_before"] for hit in hits]
+    assert found == list(range(found[0], found[0] - 12, -1))
+
+
 def test_products_pictures_and_likeness(client: TestClient, shop: ModuleType):
     product = client.get("/v1/products/p01").json()
     assert product["title"] == "green shoe"
@@ -111,7 +129,7 @@ def test_products_pictures_and_likeness(client: TestClient, shop: ModuleType):
     for path in ("/v1/products/none", "/v1/products/none/similar", "/v1/products/p09/image", "/v1/nowhere"):
         response = client.get(path)
         assert response.status_code == 404
-        assert sorted(response.json()["error"]) == ["code", "hint", "message"]
+        assert sorted(response.json()["error"]) == ["code", "hint", "message", "request_id"]
         assert "Traceback" not in response.text
     for path in ("/v1/products/..%2f..%2f..%2fetc%2fpasswd/image", "/..%2fapp.py", "/app.py"):
         assert client.get(path).status_code == 404

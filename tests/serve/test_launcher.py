@@ -12,7 +12,10 @@ import pytest
 from fuserank import config
 from fuserank.config import Experiment
 from fuserank.errors import MissingStageError, ServeError
+from fuserank.store.database import Database
+from fuserank.store.keys import make
 from serve import launcher
+from serve.exposure import refuse_without_keys
 
 
 def test_a_port_in_use_is_named_with_the_remedy(experiment: Experiment):
@@ -32,6 +35,24 @@ def test_a_host_that_is_not_ours_is_refused():
 def test_no_index_yet_names_the_command(tmp_path: Path, experiment: Experiment):
     with pytest.raises(MissingStageError, match="fuserank index"):
         launcher.start(config.update(experiment, {"storage.root": str(tmp_path)}))
+
+
+def test_an_open_address_without_a_key_is_refused(experiment: Experiment, tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/keys.db"
+    for host in ("0.0.0.0", "::", "10.0.0.7", "shop.example"):
+        with pytest.raises(ServeError, match=r"no API key.*fuserank keys create.*serve\.host"):
+            refuse_without_keys(host, url)
+    with pytest.raises(ServeError, match=r"can reach 0\.0\.0\.0"):
+        launcher.start(config.update(experiment, {"serve.host": "0.0.0.0", "store.url": url}))
+    for host in ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"):
+        refuse_without_keys(host, url)
+    with Database(url) as database:
+        stored = make("web", ["search"])[1]
+        database.add_key(stored)
+        refuse_without_keys("0.0.0.0", url)
+        database.revoke_key(stored.id)
+    with pytest.raises(ServeError, match="no API key"):
+        refuse_without_keys("0.0.0.0", url)
 
 
 def test_port_0_picks_a_free_one():

@@ -14,7 +14,8 @@ from serve.routes import create_app
 def error_of(response: Any) -> dict[str, str]:
     body = response.json()
     assert list(body) == ["error"]
-    assert sorted(body["error"]) == ["code", "hint", "message"]
+    assert sorted(body["error"]) == ["code", "hint", "message", "request_id"]
+    assert body["error"]["request_id"] == response.headers["x-request-id"]
     assert "Traceback" not in response.text
     return body["error"]
 

@@ -7,8 +7,10 @@ validates. Unknown keys are refused with the nearest valid one. `dump` writes a 
 from fuserank.config.data import Generate, LabelQueries, Media, Preprocess, Records, Split, Storage, Table
 from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
+from fuserank.config.guard import Guard
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
 from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, PretrainTask, Serve, Store, Tracking, Train, Tune
+from fuserank.config.watch import Watch
 
 __all__ = [
     "Adapter",
@@ -18,6 +20,7 @@ __all__ = [
     "Fusion",
     "FusionKind",
     "Generate",
+    "Guard",
     "Index",
     "LabelQueries",
     "Loss",
@@ -37,6 +40,7 @@ __all__ = [
     "Tracking",
     "Train",
     "Tune",
+    "Watch",
     "dump",
     "keys",
     "load",

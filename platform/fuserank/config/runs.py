@@ -4,8 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fuserank.config.guard import Guard
 from fuserank.config.model import FusionKind
 from fuserank.config.section import Fraction, Positive, Section, Weight
+from fuserank.config.watch import Watch
 
 PolicyKind = Literal["epsilon_greedy", "linucb", "thompson"]
 
@@ -127,7 +129,10 @@ class Serve(Section):
     max_limit: Positive = 100  # largest `limit` of one answer
     max_batch: Positive = 64  # requests one micro-batch carries down the chain
     queue: Positive = 512  # requests waiting at the gateway before 429
+    cache: Annotated[int, Field(ge=0)] = 10_000  # encoded queries a gateway remembers, of each modality; 0: none
     compact_after: Positive = 5000  # live changes a retriever keeps beside its index before it makes the index anew
+    guard: Guard = Guard()
+    watch: Watch = Watch()
 
 
 class Store(Section):

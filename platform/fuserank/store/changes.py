@@ -58,6 +58,7 @@ class Change:
     record: Record | None  # the whole product afterwards; None once deleted
     encoded: bool = False  # the generation asked for knows this change's vectors
     vectors: StoredVectors | None = None  # None also where the change left them as they were
+    timestamp: int = 0  # ms since 1970
 
 
 def write(
@@ -107,7 +108,7 @@ def latest(connection: sa.Connection) -> int:
 def read(connection: sa.Connection, after: int, generation: str, limit: int) -> list[Change]:
     """Changes with numbers above `after`, in order, with what this generation knows of their vectors."""
     known = sa.and_(DELTA_VECTORS.c.generation == generation, DELTA_VECTORS.c.seq == CHANGES.c.seq)
-    columns = [CHANGES.c[name] for name in ("seq", "product_id", "kind", "record")]
+    columns = [CHANGES.c[name] for name in ("seq", "product_id", "kind", "record", "timestamp")]
     columns += [DELTA_VECTORS.c.seq, *(DELTA_VECTORS.c[name] for name in ("modalities", "mask", "fused"))]
     joined = CHANGES.outerjoin(DELTA_VECTORS, known)
     query = sa.select(*columns).select_from(joined).where(CHANGES.c.seq > after).order_by(CHANGES.c.seq).limit(limit)
@@ -119,8 +120,11 @@ def read(connection: sa.Connection, after: int, generation: str, limit: int) -> 
             None if record is None else json.loads(record),
             encoded is not None,
             None if fused is None else StoredVectors(modalities, mask, fused),
+            timestamp,
         )
-        for seq, product_id, kind, record, encoded, modalities, mask, fused in map(tuple, connection.execute(query))
+        for seq, product_id, kind, record, timestamp, encoded, modalities, mask, fused in map(
+            tuple, connection.execute(query)
+        )
     ]
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from fuserank.store import changes, events, generations, impressions, vectors
+from fuserank.store import changes, events, generations, impressions, keys, vectors
 from fuserank.store.engine import open_engine, unreachable
 from fuserank.store.writer import GroupWriter
 
@@ -135,6 +135,22 @@ class Database:
     def generations(self) -> list[generations.Generation]:
         """All registered generations, oldest first."""
         return self._read(generations.read)
+
+    def add_key(self, key: keys.ApiKey) -> None:
+        """Store a new API key; durable on return."""
+        self._writer.run(lambda connection: keys.add(connection, key))
+
+    def rotate_key(self, old: str, new: keys.ApiKey, until: int) -> None:
+        """Store a key in the place of another, which ends at `until` (ms). Raises InputError for an unknown one."""
+        self._writer.run(lambda connection: keys.rotate(connection, old, new, until))
+
+    def revoke_key(self, identity: str) -> None:
+        """End an API key now. Raises InputError for an unknown one."""
+        self._writer.run(lambda connection: keys.expire(connection, identity, keys.milliseconds()))
+
+    def api_keys(self) -> list[keys.ApiKey]:
+        """All API keys there ever were, oldest first."""
+        return self._read(keys.read)
 
     @property
     def commits(self) -> int:

@@ -89,3 +89,15 @@ GENERATIONS = Table(
     Column("created", BigInteger, nullable=False),
     Column("activated_at", BigInteger),
 )
+
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("id", String(12), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON
+    Column("digest", String(64), nullable=False),  # hex SHA-256 of the key
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Column("rate", Float(53)),  # requests a second
+)

@@ -1,0 +1,28 @@
+"""The HTTP request that is being answered: its id and what the log will say of it. Read anywhere below the gateway."""
+
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Current:
+    """One request, from its first byte to the end of its answer."""
+
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    began: float = field(default_factory=time.perf_counter)
+    endpoint: str = "unknown"  # the route's template, never the path itself
+    key: str | None = None  # the API key's id
+    status: int = 0  # of the answer, once it has begun
+    code: str | None = None  # of the error that was answered
+
+
+CURRENT: ContextVar[Current | None] = ContextVar("current", default=None)
+
+
+def request_id() -> str:
+    """The id of the request being answered, a new one outside of any. Never the sender's own: impressions and events
+    are joined by it."""
+    current = CURRENT.get()
+    return uuid.uuid4().hex if current is None else current.request_id
