@@ -81,7 +81,8 @@ class CrossTask:
 
     def _alike(self, rows: np.ndarray) -> np.ndarray:
         texts = [self.table.tokens[self.table.offsets[row] : self.table.offsets[row + 1]].tobytes() for row in rows]
-        numbers = np.unique(np.array(texts, object).astype(str), return_inverse=True)[1]
+        known: dict[bytes, int] = {}
+        numbers = np.array([known.setdefault(text, len(known)) for text in texts])
         return (numbers[:, None] == numbers) & np.array([bool(text) for text in texts])
 
     def steps(self, size: int) -> int:

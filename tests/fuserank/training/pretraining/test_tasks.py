@@ -154,9 +154,12 @@ def test_cross_modal(model: FusedModel, preprocess: Path, products: FeatureTable
     assert sum(found[-3:]) / 3 < 0.85 * sum(found[:3]) / 3
 
 
-def test_same_texts_are_no_negatives(model: FusedModel, preprocess: Path, products: FeatureTable) -> None:
+def test_same_texts_are_no_negatives(
+    model: FusedModel, preprocess: Path, products: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = CrossTask(model, preprocess, products)
     rows = np.arange(54)
+    monkeypatch.setattr(products, "tokens", products.tokens * 1001)  # numbers of a real vocabulary
     alike = task._alike(rows)
     known = products.has("text")
     texts = [products.batch([row], "text")["input_ids"].tolist() if known[row] else -int(row) for row in rows]
