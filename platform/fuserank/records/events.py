@@ -61,7 +61,7 @@ def read_events(
 def _event(mapped: dict[str, Any], columns: ColumnMap) -> dict[str, Any]:
     event: dict[str, Any] = {
         name: fields.identifier(joined(mapped.get(name)))
-        for name in ("event_id", "type", "user_id", "session_id", "product_id", "request_id")
+        for name in ("event_id", "type", "user_id", "session_id", "product_id", "request_id", "query_id")
     }
     event["position"] = fields.count(joined(mapped.get("position")))
     event["type"] = event["type"] and event["type"].lower()

@@ -86,6 +86,7 @@ EVENT = pa.schema(
         ("session_id", pa.string()),
         pa.field("product_id", pa.string(), nullable=False),
         ("request_id", pa.string()),
+        ("query_id", pa.string()),  # of the search whose answer it is about
         ("position", pa.int32()),  # 0-based place in the answer
         ("value", pa.float64()),  # e.g. the amount of a purchase
         pa.field("timestamp", pa.timestamp("ms"), nullable=False),

@@ -11,7 +11,8 @@ from fuserank.store.tables import EVENTS
 from fuserank.store.validate import RowError, event_row
 from fuserank.store.writer import GroupWriter
 
-COLUMNS = [EVENTS.c[name] for name in EVENT.names]
+# Which query an answer was for is told by the impression of that request_id.
+COLUMNS = [EVENTS.c[name] if name in EVENTS.c else sa.null().label(name) for name in EVENT.names]
 
 
 def add(writer: GroupWriter, events: list[Any]) -> tuple[int, int, list[dict[str, Any]]]:

@@ -32,7 +32,7 @@ def test_events_come_out_as_the_schema_says(database):
     assert database.add_events([event]).accepted == 1
     table = database.read_events()
     assert table.schema == EVENT
-    assert table.to_pylist() == [{**event, "timestamp": datetime.datetime(2026, 3, 1, 10)}]
+    assert table.to_pylist() == [{**event, "query_id": None, "timestamp": datetime.datetime(2026, 3, 1, 10)}]
 
 
 def test_impressions_come_out_as_the_schema_says(database):

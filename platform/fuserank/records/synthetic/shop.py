@@ -9,15 +9,17 @@ import csv
 import json
 import random
 import zipfile
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 from fuserank.records.synthetic import speech
-from fuserank.records.synthetic.behaviour import make_events, make_users
+from fuserank.records.synthetic.behaviour import User, make_events, make_users
 from fuserank.records.synthetic.catalogue import Product, make_products
 from fuserank.records.synthetic.honesty import figures
 from fuserank.records.synthetic.pictures import encode, render
 from fuserank.records.synthetic.queries import Query, grade, make_queries
+from fuserank.records.synthetic.searches import make_searches
 
 _STAMP = (2026, 1, 1, 0, 0, 0)  # a fixed time in the zip files, so that their bytes repeat
 COLUMNS = (
@@ -47,11 +49,7 @@ def write_shop(folder: Path, products: int, users: int, queries: int, seed: int,
     _products(folder / "products.csv", items, spoken)
     _queries(folder / "queries.jsonl", asked)
     judged = _judgments(folder / "judgments.csv", items, asked)
-    with (folder / "events.jsonl").open("w", encoding="utf-8") as out:
-        events = 0
-        for event in make_events(items, people, seed):
-            out.write(json.dumps(event) + "\n")
-            events += 1
+    events = _events(folder / "events.jsonl", items, people, asked, seed)
     honesty = figures(items, asked)
     truth = {
         "products": [_truth(p) for p in items],
@@ -68,6 +66,20 @@ def write_shop(folder: Path, products: int, users: int, queries: int, seed: int,
         "events": events,
     }
     return {**counts, "speech": spoken, "honesty": honesty}
+
+
+def _events(path: Path, products: list[Product], users: list[User], queries: list[Query], seed: int) -> int:
+    count, clicked = 0, defaultdict(set)
+    with path.open("w", encoding="utf-8") as out:
+        for event in make_events(products, users, seed):
+            out.write(json.dumps(event) + "\n")
+            count += 1
+            if event["type"] == "click":
+                clicked[event["user_id"]].add(event["product_id"])
+        for event in make_searches(products, users, queries, clicked, seed):
+            out.write(json.dumps(event) + "\n")
+            count += 1
+    return count
 
 
 def _truth(product: Product) -> dict:

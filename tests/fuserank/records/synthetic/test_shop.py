@@ -253,6 +253,36 @@ def test_no_two_queries_want_the_same(truth):
     assert len(set(wants)) == len(wants)
 
 
+def test_searches_are_clicked_by_grade_taste_and_place(folder, truth):
+    """Click rates of search pages, counted from the files alone."""
+    events = [event for event in rows(folder / "events.jsonl") if event.get("query_id")]
+    assert 3 * NUMBERS["users"] <= len({event["request_id"] for event in events}) <= 5 * NUMBERS["users"]
+    grades = {(row["query_id"], row["product_id"]): int(row["grade"]) for row in rows(folder / "judgments.csv")}
+    users = {user["user_id"]: user for user in truth["users"]}
+    facts = {product["product_id"]: product for product in truth["products"]}
+    kinds = {query["query_id"]: query["type"] for query in truth["queries"]}
+    clicked = {(e["request_id"], e["product_id"]) for e in events if e["type"] == "click"}
+    seen = []  # grade, tastes met, position, clicked
+    for event in events:
+        if event["type"] != "impression":
+            continue
+        user, product = users[event["user_id"]], facts[event["product_id"]]
+        assert kinds[event["query_id"]] == product["type"] in user["types"]
+        met = sum(product[name] in user[f"{name}s"] for name in ("colour", "pattern"))
+        place = event["request_id"], event["product_id"]
+        seen.append((grades[event["query_id"], event["product_id"]], met, event["position"], place in clicked))
+    table = np.array(seen, float)
+    rate = [
+        [table[table[:, axis] == value, 3].mean() for value in values] for axis, values in ((0, (1, 2, 3)), (1, (0, 1)))
+    ]
+    assert rate[0][0] < rate[0][1] < rate[0][2]
+    assert rate[1][1] > 1.3 * rate[1][0]
+    late, early = table[table[:, 2] >= 6], table[table[:, 2] < 2]
+    assert early[:, 3].mean() > late[:, 3].mean()
+    assert early[:, 0].mean() > late[:, 0].mean()  # the page ranks by grade, not by taste
+    assert abs(early[:, 1].mean() - late[:, 1].mean()) < 0.15
+
+
 def test_a_user_clicks_a_product_in_one_answer_only(folder):
     clicks = [(e["user_id"], e["product_id"]) for e in rows(folder / "events.jsonl") if e["type"] == "click"]
     assert len(set(clicks)) == len(clicks)
