@@ -54,7 +54,7 @@ def fused(kind: str, seed: int) -> Cell:
 
 def few_labels(seed: int) -> list[Cell]:
     """A tenth of the labels, encoders from self-supervision and from nothing."""
-    sets = {"train.labels": 0.1, "train.epochs": 20, "train.batch_size": 64}
+    sets = {"train.labels": 0.1, "train.epochs": 12, "train.batch_size": 64}
     none = {"pretrain.text.epochs": 0, "pretrain.image.epochs": 0}
     return [
         Cell("fashion 10 % labels, pre-trained", "fashion", "fashion", "fashion.yaml", sets, seed),
