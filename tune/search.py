@@ -78,7 +78,8 @@ def search(
     """Run every trial of the plan that has not run yet, and return all of them by number.
 
     Args:
-        objective: picklable; called in a worker process that computes with `cpus` threads.
+        objective: picklable; called in a worker process that computes with `cpus` threads. Where it has a method
+            `prepare`, that is called before, and does not count to the trial's seconds.
         plan: new; results of an interrupted search are read from the folder.
         folder: absolute, on storage every node sees.
         concurrent: trials at once; also bounded by the CPUs there are.
@@ -95,7 +96,9 @@ def search(
     if left := plan.trials - len(known):
         shutil.rmtree(where, ignore_errors=True)  # of a killed driver
         with _quiet():
-            trainable = tune.with_resources(tune.with_parameters(_trial, objective=objective), {"cpu": cpus})
+            # Ray Tune refuses what reserves nothing; a fraction of a CPU would keep a whole one from a trial's workers.
+            reserved = {"cpu": cpus} if cpus else {"memory": 1}
+            trainable = tune.with_resources(tune.with_parameters(_trial, objective=objective), reserved)
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
@@ -198,6 +201,7 @@ def _trial(told: dict[str, Any], objective: Objective) -> dict[str, Any]:
     reserved = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
     limit_threads(max(1, int(reserved)))
     watch = Watch(told["number"], {int(epoch): score for epoch, score in told["least"]})
+    getattr(objective, "prepare", lambda: None)()  # imports: seconds of the process, not of the trial
     begin, error, score = time.monotonic(), None, -math.inf
     try:
         score = float(objective({**told["params"]}, watch))

@@ -61,6 +61,9 @@ class CachedTraining:
         """folder: of the stage."""
         self.folder, self.values = folder, experiment.model_dump(mode="json")
 
+    def prepare(self) -> None:
+        from fuserank.training import cached  # noqa: F401
+
     def __call__(self, params: dict[str, Any], watch: Watch) -> float:
         from fuserank.training.cached import train_on_cache
 

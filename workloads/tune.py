@@ -29,14 +29,18 @@ def run(experiment: Experiment) -> dict:
     return run_stage(experiment, "tune", lambda folder: _tune(experiment, folder), say=say)
 
 
-def plan_of(experiment: Experiment, cache: Path) -> Plan:
-    """The trials of an experiment's search; the same for every run of it."""
+def plan_of(experiment: Experiment, cache: Path, points: bool = True) -> Plan:
+    """The trials of an experiment's search; the same for every run of it.
+
+    Args:
+        points: try the config as it stands and each kind of fusion first.
+    """
     settings, present = experiment.tune, present_modalities(cache)
     epochs = settings.epochs if settings.training == "cached" else experiment.train.epochs
     halving = Halving(epochs, settings.stop.grace, settings.stop.reduction) if settings.stop.kind == "asha" else None
     return Plan(
         space(experiment, present),
-        starting_points(experiment, present),
+        starting_points(experiment, present) if points else [],
         settings.trials,
         settings.algorithm,
         experiment.seed,
