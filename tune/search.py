@@ -1,195 +1,247 @@
-"""Runs trials of an objective on Ray Tune and returns all of them. Writes `folder`/trials.jsonl and Ray Tune's state.
+"""Runs the trials of a plan on Ray Tune and returns all of them. Writes `folder`/trials.jsonl.
 
-One trial is one call `objective(params) -> score`, higher is better, on one CPU in a process that is kept for the next
-trial. A trial that fails is returned with its reason and the search goes on. A search that was interrupted goes on
-where it stood when `search` is called again with the same folder: finished trials are not repeated.
+One trial is one call `objective(params, watch) -> score`, higher is better, on so many CPUs in a process that is kept
+for the next trial. `watch(epoch, score)` is to be called after each epoch and ends a trial that cannot win. A trial
+that fails is returned with its reason and the search goes on; one whose process is killed runs again. A search that was
+interrupted goes on where it stood when `search` is called again with the same folder: finished trials are not repeated,
+and those still to come have the values they would have had.
 """
 
 import contextlib
-import json
 import logging
 import math
 import os
+import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import optuna
-from ray import cloudpickle, tune
-from ray.exceptions import RayTaskError
-from ray.tune.search.optuna import OptunaSearch
-from ray.tune.search.sample import Domain
+from ray import tune
+from ray.tune.search import Searcher
 
-from fuserank.errors import EvaluationError, StageError
-from tune.space import rounded
+from fuserank.errors import EvaluationError
+from tune import ledger
+from tune.ledger import Trial, best
+from tune.plan import Plan, Step
 
 SCORE = "score"
 STATE = "search"
-LEDGER = "trials.jsonl"
 ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # we write trials.json; CSV and TensorBoard files a trial cost time
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failed trials are shown in one line by Ledger
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a killed driver loses at most this many seconds of finished trials
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # we write trials.jsonl; CSV and TensorBoard files a trial cost time
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failed trials are shown in one line
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is restored from Ray Tune's own state
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
-Objective = Callable[[dict[str, Any]], float]
+
+class Stopped(Exception):  # noqa: N818  # no error: how a trial ends early
+    """The trial cannot win any more."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One trial; `score` is None where it failed with `error`."""
+class Watch:
+    """A trial's scores so far; called after each epoch, it ends the trial that falls behind."""
 
-    number: int
-    params: dict[str, Any]
-    score: float | None
-    seconds: float | None
-    error: str | None
+    def __init__(self, number: int, least: dict[int, float]):
+        """number: of the trial; least: epoch → the score it has to reach by then."""
+        self.number, self.least = number, least
+        self.history: list[float] = []
+        self.stopped: int | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class Ledger(tune.Callback):
-    """Appends each finished trial to a file, which outlives a killed driver, and says one line about it."""
-
-    def __init__(self, file: Path, trials: int, say: Callable[[str], None]):
-        self.file, self.trials, self.say = file, trials, say
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        result = trial.last_result
-        self._add(Trial(_number(trial), rounded(trial.config), result[SCORE], round(result["seconds"], 3), None))
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._add(Trial(_number(trial), rounded(trial.config), None, None, _reason(trial)))
-
-    def _add(self, trial: Trial) -> None:
-        with self.file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(trial.as_dict()) + "\n")
-        done = read_ledger(self.file)
-        top = max((t.score for t in done if t.score is not None), default=math.nan)
-        outcome = f"FAILED: {trial.error}" if trial.score is None else f"{trial.score:.4f}"
-        values = " ".join(f"{path.rpartition('.')[2]}={number}" for path, number in trial.params.items())
-        self.say(f"tune: {len(done)}/{self.trials}  trial {trial.number}  {outcome}  best {top:.4f}  {values}")
+    def __call__(self, epoch: int, score: float) -> None:
+        """
+        Raises:
+            Stopped: the best score so far is below what the plan asks after this epoch.
+        """
+        top = max([float(score), *self.history[-1:]])
+        self.history.append(top)
+        if top < self.least.get(epoch, -math.inf):
+            self.stopped = epoch
+            raise Stopped
 
 
-def read_ledger(file: Path) -> list[Trial]:
-    """Finished trials by number; of a trial that ran again after an interruption, the latest run."""
-    found: dict[int, Trial] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):  # a line cut off by a kill: Ray Tune repeats that trial
-            trial = Trial(**json.loads(line))
-            found[trial.number] = trial
-    return [found[number] for number in sorted(found)]
+Objective = Callable[[dict[str, Any], Watch], float]
 
 
 def search(
     objective: Objective,
-    space: dict[str, Domain],
-    points: list[dict[str, Any]],
+    plan: Plan,
     folder: Path,
-    trials: int,
     concurrent: int = 2,
-    seed: int = 0,
-    algorithm: Literal["tpe", "random"] = "tpe",
+    cpus: float = 1,
+    retries: int = 2,
     say: Callable[[str], None] = print,
 ) -> list[Trial]:
-    """Run `trials` trials, the given points first, and return all of them in the order they were created.
+    """Run every trial of the plan that has not run yet, and return all of them by number.
 
     Args:
-        objective: picklable; called with rounded params in a worker process with one CPU.
-        space: name → Ray Tune domain.
-        points: params to try first, in this order; the first one is the present config.
+        objective: picklable; called in a worker process that computes with `cpus` threads. Where it has a method
+            `prepare`, that is called before, and does not count to the trial's seconds.
+        plan: new; results of an interrupted search are read from the folder.
         folder: absolute, on storage every node sees.
         concurrent: trials at once; also bounded by the CPUs there are.
+        cpus: that one trial reserves; 0 for one that only waits for workers of its own.
+        retries: how often a trial whose process dies is begun again.
 
     Raises:
-        StageError: every trial failed (the message holds the first reason).
+        StageError: no trial was completed (the message holds the first reason); or the folder is of another search.
     """
-    where, ledger = folder / STATE, folder / LEDGER
-    with _quiet():
-        trainable = tune.with_resources(tune.with_parameters(_trial, objective=objective), {"cpu": 1})
-        if tune.Tuner.can_restore(where):
-            tuner = tune.Tuner.restore(str(where), trainable=trainable)
-        else:
-            tuner = tune.Tuner(
+    file, where = folder / ledger.FILE, folder / STATE
+    known = {number: trial for number, trial in ledger.read(file).items() if number < plan.trials}
+    plan.known(known)
+    steps = Steps(plan, file, len(known), say)
+    if left := plan.trials - len(known):
+        shutil.rmtree(where, ignore_errors=True)  # of a killed driver
+        with _quiet():
+            # Ray Tune refuses what reserves nothing; a fraction of a CPU would keep a whole one from a trial's workers.
+            reserved: dict[str, float] = {"cpu": cpus} if cpus else {"memory": 1}
+            trainable = tune.with_resources(tune.with_parameters(_trial, objective=objective), reserved)
+            tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
                     metric=SCORE,
                     mode="max",
-                    num_samples=trials,
-                    search_alg=_algorithm(algorithm, space, points, trials, seed),
+                    num_samples=left,
+                    search_alg=steps,
                     max_concurrent_trials=concurrent,
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
-                    name=STATE, storage_path=str(folder), verbose=0, callbacks=[Ledger(ledger, trials, say)]
+                    name=STATE,
+                    storage_path=str(folder),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=retries),
+                    callbacks=[Reasons(steps)],
                 ),
-            )
-        tuner.fit()
-    found = read_ledger(ledger)
-    if not any(trial.score is not None for trial in found):
-        raise StageError(f"all {len(found)} trials failed; the first: {found[0].error if found else 'none ran'}")
+            ).fit()
+        shutil.rmtree(where, ignore_errors=True)
+    found = list(ledger.read(file).values())
+    best(found)
     return found
 
 
-def best(trials: list[Trial]) -> Trial:
-    """The trial with the highest score; of equal ones the earliest."""
-    scored = [trial for trial in trials if trial.score is not None]
-    return max(scored, key=lambda trial: (trial.score or 0.0, -trial.number))
+class Steps(Searcher):
+    """The plan as Ray Tune's search algorithm; results go to the ledger, and a line about each to the terminal."""
+
+    def __init__(self, plan: Plan, file: Path, done: int, say: Callable[[str], None]):
+        super().__init__(metric=SCORE, mode="max")
+        self.plan, self.file, self.done, self.say = plan, file, done, say
+        self.running: dict[str, Step] = {}
+        self.reasons: dict[str, str] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        return True  # the plan has its own
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        step = self.plan.next()
+        if step is None:  # Ray Tune asks again when a trial has ended
+            return None
+        self.running[trial_id] = step
+        return {"number": step.number, "params": step.params, "least": [[e, s] for e, s in step.least.items()]}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        step = self.running.pop(trial_id)
+        if error or not result or SCORE not in result:
+            reason = self.reasons.pop(trial_id, "its process ended without a reason.")
+            trial = Trial(step.number, step.params, None, None, reason, cost=step.cost)
+        else:
+            score = None if result["error"] else result[SCORE]
+            history = [round(value, 6) for value in result["history"]]
+            trial = Trial(
+                step.number,
+                step.params,
+                score,
+                round(result["seconds"], 3),
+                result["error"],
+                result["stopped"],
+                history,
+                step.cost,
+            )
+        ledger.append(self.file, trial)
+        self.plan.finished(trial)
+        self._show(trial)
+
+    def _show(self, trial: Trial) -> None:
+        self.done += 1
+        scores = [t.score for t in ledger.read(self.file).values() if t.complete and t.score is not None]
+        top = max(scores, default=math.nan)
+        if trial.score is None:
+            outcome = f"FAILED: {trial.error}"
+        else:
+            outcome = f"{trial.score:.4f}" + (f" stopped after {trial.stopped}" if trial.stopped is not None else "")
+        values = " ".join(f"{path.rpartition('.')[2]}={number}" for path, number in trial.params.items())
+        self.say(f"tune: {self.done}/{self.plan.trials}  trial {trial.number}  {outcome}  best {top:.4f}  {values}")
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text("the ledger is what a search goes on from", encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search goes on from its ledger")
 
 
-def _trial(params: dict[str, Any], objective: Objective) -> dict[str, float]:
-    begin = time.monotonic()
-    score = float(objective(rounded(params)))
-    if not math.isfinite(score):
-        raise EvaluationError(f"the trial's score is {score}: training diverged.")
-    return {SCORE: score, "seconds": time.monotonic() - begin}
+class Reasons(tune.Callback):
+    """Keeps why a trial's process ended, as text, until the searcher is told that it has."""
+
+    def __init__(self, steps: Steps):
+        self.steps = steps
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        file = Path(trial.error_file or "")
+        lines = file.read_text(encoding="utf-8").strip().splitlines() if file.is_file() else []
+        if lines:
+            self.steps.reasons[trial.trial_id] = lines[-1].strip()[:500]
 
 
-def _algorithm(
-    name: str, space: dict[str, Domain], points: list[dict[str, Any]], trials: int, seed: int
-) -> OptunaSearch:
-    if name == "random":
-        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
-    else:
-        random_first = max(len(points), trials // 3)  # TPE models nothing before it has seen so many
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=random_first, constant_liar=True)
-    return OptunaSearch(space=space, metric=SCORE, mode="max", points_to_evaluate=points, sampler=sampler)
+def _trial(told: dict[str, Any], objective: Objective) -> dict[str, Any]:
+    import ray
+
+    reserved = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+    limit_threads(max(1, int(reserved)))
+    watch = Watch(told["number"], {int(epoch): score for epoch, score in told["least"]})
+    getattr(objective, "prepare", lambda: None)()  # imports: seconds of the process, not of the trial
+    begin, error, score = time.monotonic(), None, -math.inf
+    try:
+        score = float(objective({**told["params"]}, watch))
+        if not math.isfinite(score):
+            raise EvaluationError(f"the trial's score is {score}: training diverged.")
+    except Stopped:
+        score = watch.history[-1]
+    except Exception as reason:  # shown as this trial's result; the search goes on, and it would only fail again
+        error, score = f"{type(reason).__name__}: {str(reason).strip()}"[:500], -math.inf
+    return {
+        SCORE: score,
+        "seconds": time.monotonic() - begin,
+        "error": error,
+        "stopped": watch.stopped,
+        "history": watch.history,
+    }
 
 
-def _reason(trial: Any) -> str:
-    file = Path(trial.pickled_error_file or "")  # local: the copy in storage is written later
-    if not file.is_file():
-        return "the trial ended without a reason."
-    error = cloudpickle.loads(file.read_bytes())
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return f"{type(cause).__name__}: {str(cause).strip()}"[:500]
-
-
-def _number(trial: Any) -> int:
-    return int(trial.experiment_tag.split("_")[0]) - 1  # Ray Tune's tag is "<count>_<params>"; it survives a restore
+def limit_threads(count: int) -> None:
+    """Compute with so many threads in this process, so that trials at the same time share the machine."""
+    os.environ["OMP_NUM_THREADS"] = str(count)  # for what is not loaded yet
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(count)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Ray Tune's environment and a quiet log for the length of a search."""
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    loggers = [logging.getLogger("ray.tune"), logging.getLogger("optuna")]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
     os.environ.update(ENVIRONMENT)
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)

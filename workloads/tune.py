@@ -1,23 +1,27 @@
-"""`fuserank tune`: searches fusion kind, loss weights and modality dropout on cached encoder outputs.
+"""`fuserank tune`: searches fusion, loss weights, learning rates, adaptation and depth of the reranker on Ray Tune.
 
-Reads preprocess/ and pretrain/. Writes tune/: cache/ (encoder outputs, built once), search/ and trials.jsonl (from
-which an interrupted search goes on), then trials.json, best.yaml (the experiment with the best trial's values: it
-trains as it stands) and trials.png. Trials are judged by nDCG@10 on the validation split only; trial 0 is the present
-config, so the winner is never worse there.
+Reads preprocess/ and pretrain/. Writes tune/: cache/ (encoder outputs, built once for all trials), trials.jsonl and
+latency.json (from which an interrupted search goes on), trials/<number>/ (what a trial trained), then trials.json,
+best.yaml and front/<number>.yaml (experiments that train as they stand) and report.html. Trials are judged by nDCG@10
+on the validation split only; trial 0 is the present config, so the winner is never worse there. Latency is measured
+alone, when no trial runs any more.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from fuserank import config
 from fuserank.artifacts import run_stage, write_json
 from fuserank.config import Experiment
-from fuserank.evaluation import plots
-from tune.search import best, search
+from tune.front import chosen, front, importance
+from tune.ledger import Trial
+from tune.plan import Halving, Plan
+from tune.search import search
 from tune.space import space, starting_points
 from workloads.progress import say
-
-METRIC = "validation ndcg@10"
+from workloads.trials import CachedTraining, WholeTraining, fill_cache, present_modalities, trial_settings
+from workloads.tune_report import METRIC, write_report
 
 
 def run(experiment: Experiment) -> dict:
@@ -25,47 +29,74 @@ def run(experiment: Experiment) -> dict:
     return run_stage(experiment, "tune", lambda folder: _tune(experiment, folder), say=say)
 
 
-class CachedTraining:
-    """One trial: params → validation nDCG@10 of a short training on the cached encoder outputs."""
+def plan_of(experiment: Experiment, cache: Path, points: bool = True) -> Plan:
+    """The trials of an experiment's search; the same for every run of it.
 
-    def __init__(self, cache: Path, experiment: Experiment):
-        self.cache, self.values = cache, experiment.model_dump(mode="json")
-
-    def __call__(self, params: dict[str, Any]) -> float:
-        from fuserank.training.cached import train_on_cache  # imports torch: only in the trial's process
-
-        chosen = config.update(config.validate(self.values), params)
-        return train_on_cache(self.cache, chosen.model_dump(mode="json"), lambda epoch, score: None)
-
-
-def _tune(experiment: Experiment, folder: Path) -> dict:
-    from fuserank.training.cached import build_cache
-
-    settings, cache = experiment.tune, folder / "cache"
-    if not (cache / "complete.json").is_file():
-        build_cache(experiment, cache)
-        write_json(cache / "complete.json", {})
-    trials = search(
-        CachedTraining(cache, experiment),
-        space(experiment),
-        starting_points(experiment),
-        folder,
+    Args:
+        points: try the config as it stands and each kind of fusion first.
+    """
+    settings, present = experiment.tune, present_modalities(cache)
+    epochs = settings.epochs if settings.training == "cached" else experiment.train.epochs
+    halving = Halving(epochs, settings.stop.grace, settings.stop.reduction) if settings.stop.kind == "asha" else None
+    return Plan(
+        space(experiment, present),
+        starting_points(experiment, present) if points else [],
         settings.trials,
-        settings.concurrent,
-        experiment.seed,
         settings.algorithm,
-        say,
+        experiment.seed,
+        2 * settings.concurrent,  # so that a long trial does not keep the others' places empty
+        halving,
+        _work(experiment, cache) if "latency_ms" in settings.objectives else None,
     )
-    winner = best(trials)
-    config.dump(config.update(experiment, winner.params), folder / "best.yaml")
+
+
+def _work(experiment: Experiment, cache: Path):
+    import numpy as np
+
+    from workloads.query_time import work
+
+    catalogue = len(np.load(cache / "product_mask.npy"))
+    return lambda params: work(config.update(experiment, params), cache, catalogue)
+
+
+def _tune(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    from workloads.query_time import measure
+
+    cache = fill_cache(experiment, folder)
+    plan = plan_of(experiment, cache)
+    kind = CachedTraining if experiment.tune.training == "cached" else WholeTraining
+    settings = trial_settings(experiment)
+    trials = search(kind(folder, experiment), plan, folder, retries=experiment.tune.retries, say=say, **settings)
+    latency = measure(experiment, folder, trials)
+    winner, line = chosen(trials, latency, experiment.tune.latency_limit_ms), front(trials, latency)
+    shares = importance(trials, plan.space)
+    _experiments(experiment, folder, winner, line)
     write_json(
-        folder / "trials.json", {"metric": METRIC, "best": winner.number, "trials": [t.as_dict() for t in trials]}
+        folder / "trials.json",
+        {
+            "metric": METRIC,
+            "best": winner.number,
+            "front": [trial.number for trial in line],
+            "importance": shares,
+            "trials": [trial.as_dict() | {"latency_ms": latency.get(trial.number)} for trial in trials],
+        },
     )
-    kinds = [str(trial.params.get("fusion.kind")) for trial in trials]
-    (folder / "trials.png").write_bytes(plots.trials([trial.score for trial in trials], kinds, METRIC))
+    write_report(experiment, folder / "report.html", trials, latency, winner, line, shares)
+    say(f"tune: trial {winner.number} is the best; report: {folder / 'report.html'}")
     return {
         "trials": len(trials),
         "failed": sum(trial.score is None for trial in trials),
-        "best": winner.as_dict(),
+        "stopped": sum(trial.stopped is not None for trial in trials),
+        "best": winner.as_dict() | {"latency_ms": latency.get(winner.number)},
         "present": trials[0].as_dict(),
+        "importance": shares,
     }
+
+
+def _experiments(experiment: Experiment, folder: Path, winner: Trial, line: list[Trial]) -> None:
+    """best.yaml, and one file for each trial of the front."""
+    config.dump(config.update(experiment, winner.params), folder / "best.yaml")
+    shutil.rmtree(folder / "front", ignore_errors=True)
+    (folder / "front").mkdir()
+    for trial in line:
+        config.dump(config.update(experiment, trial.params), folder / "front" / f"{trial.number}.yaml")

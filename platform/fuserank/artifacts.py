@@ -35,7 +35,11 @@ class Stage:
 
 
 _LEARNING = ("models", "losses", "training", "feedback/sequences.py", "evaluation/metrics.py")
-_TUNE_READS = ("batch_size", "positives", "queries", "sequences", "warmup", "weight_decay", "clip", "precision")
+_TRAIN_PARTS = (
+    *("labels", "batch_size", "positives", "queries", "sequences", "learning_rate"),
+    *("warmup", "weight_decay", "clip", "precision"),
+)
+_TUNE_READS = (*(f"train.{key}" for key in _TRAIN_PARTS), "index.candidates", "index.vectors", "tune")
 
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
@@ -48,7 +52,7 @@ STAGES: dict[str, Stage] = {
         ("models", "losses", "training", "feedback/sequences.py"),
     ),
     "tune": Stage(
-        ("seed", "encoders", "fusion", "loss", *(f"train.{key}" for key in _TUNE_READS), "tune"),
+        ("seed", "encoders", "fusion", "loss", *_TUNE_READS),
         ("pretrain",),
         _LEARNING,
     ),
@@ -167,6 +171,8 @@ def digest(experiment: Experiment, stage: str) -> str:
         inputs[name] = (read_manifest(experiment, name) or {})["digest"]
     if stage == "preprocess":
         inputs["files"] = _raw_inputs(experiment)
+    if stage == "tune" and experiment.tune.training == "whole":
+        inputs["train"] = _value(experiment, "train")
     if stage in ("pretrain", "tune", "train"):
         inputs["weights"] = named_weights(experiment)
     inputs["code"] = code_digest(what.code)

@@ -61,10 +61,11 @@ CHANGES = {
     "tracking.tensorboard": (False, set()),
     "evaluate.k": (5, {"evaluate"}),
     "policy.share": (0.2, {"policy"}),
-    "index.candidates": (9, {"index", "evaluate", "feedback", "policy"}),
+    "index.candidates": (9, {"tune", "index", "evaluate", "feedback", "policy"}),
     "evaluate.hidden_text": (0.1, {"index", "evaluate", "feedback", "policy"}),  # the reranker is fitted with it
     "tune.trials": (3, {"tune"}),
     "train.epochs": (1, {"train", "index", "evaluate", "feedback", "policy"}),
+    "train.learning_rate": (9e-4, {"tune", "train", "index", "evaluate", "feedback", "policy"}),
     "train.batch_size": (9, {"tune", "train", "index", "evaluate", "feedback", "policy"}),
     "train.weight_decay": (0.5, {"tune", "train", "index", "evaluate", "feedback", "policy"}),
     "fusion.kind": ("joint", {"tune", "train", "index", "evaluate", "feedback", "policy"}),

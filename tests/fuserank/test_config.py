@@ -112,7 +112,7 @@ def test_sets(tmp_path: Path) -> None:
         "preprocess.image_size=[32, 24]",
         "preprocess.tokenizer=a=b",
         " name = other ",
-        "tune.kinds=[gated]",
+        "tune.space.kinds=[gated]",
         "records.root=",
     ]
     found = config.load(file, sets)
@@ -121,7 +121,7 @@ def test_sets(tmp_path: Path) -> None:
     assert found.encoders.audio.channels == 8
     assert found.preprocess.image_size == (32, 24)
     assert found.preprocess.tokenizer == "a=b"
-    assert (found.name, found.tune.kinds, found.records.root) == ("other", ["gated"], None)
+    assert (found.name, found.tune.space.kinds, found.records.root) == ("other", ["gated"], None)
     for wrong, word in (
         ("fusion.kind", "key=value"),
         ("=3", "key=value"),

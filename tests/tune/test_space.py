@@ -1,23 +1,28 @@
-"""The search space starts at the experiment, and whatever it holds is a valid experiment."""
+"""The search space starts at the experiment, leaves out what the shop lacks, and all it holds is a valid experiment."""
 
+import numpy as np
 import pytest
-from ray.tune.search.sample import Categorical, Domain, Float
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from fuserank import config
 from fuserank.config import Experiment
+from fuserank.errors import ConfigError
+from tune.plan import Plan
 from tune.space import rounded, space, starting_points
 
+WHOLE = {"tune": {"training": "whole", "space": {"adaptations": ["frozen", "lora", "full"]}}}
 
-def contains(domain: Domain, value) -> bool:
-    if isinstance(domain, Categorical):
-        return value in domain.categories
-    assert isinstance(domain, Float)
-    return domain.lower <= value <= domain.upper
+
+def contains(domain, value) -> bool:
+    if isinstance(domain, CategoricalDistribution):
+        return value in domain.choices
+    assert isinstance(domain, FloatDistribution)
+    return domain.low <= value <= domain.high
 
 
 def test_every_starting_point_is_inside_and_the_first_is_the_experiment():
     experiment = config.validate(
-        {"loss": {"weights": {"image": 3.5, "price": 0.001}}, "fusion": {"modality_dropout": 0.8}}
+        {"loss": {"weights": {"image": 3.5, "price": 0.001}}, "fusion": {"modality_dropout": 0.8, "width": 32}}
     )
     domains, points = space(experiment), starting_points(experiment)
     for point in points:
@@ -39,17 +44,52 @@ def test_absent_modalities_and_zero_weights_stay_out():
     names = set(space(experiment))
     assert "loss.weights.audio" not in names
     assert "loss.weights.price" not in names
-    assert {"loss.weights.text", "loss.weights.image", "loss.weights.align"} <= names
+    assert {"loss.weights.text", "loss.weights.image", "loss.weights.attributes", "loss.weights.align"} <= names
+    of_shop = set(space(experiment, ("text", "image", "price")))
+    assert names - of_shop == {"loss.weights.attributes"}  # no product has any
 
 
-def test_samples_are_valid_experiments(tmp_path):
-    experiment = Experiment()
-    for _ in range(20):
-        params = rounded({path: domain.sample() for path, domain in space(experiment).items()})
-        config.dump(config.update(experiment, params), tmp_path / "best.yaml")
+def test_what_is_searched_by_default():
+    assert set(space(Experiment())) == {
+        *("fusion.kind", "fusion.width", "fusion.modality_dropout", "train.learning_rate"),
+        *(f"loss.weights.{name}" for name in ("text", "image", "audio", "price", "attributes", "align")),
+    }
+
+
+def test_encoders_are_searched_only_where_trials_train_them():
+    names = space(config.validate(WHOLE))
+    assert contains(names["train.encoder_learning_rate"], 5e-4)
+    assert names["encoders.text.adaptation"].choices == ("full", "frozen", "lora")
+    assert names["encoders.audio.adaptation"].choices == ("full", "frozen")  # our own network takes no LoRA
+    assert not {"encoders.price.adaptation", "encoders.attributes.adaptation"} & set(names)
+    with pytest.raises(ConfigError, match="needs training: whole"):
+        config.validate({"tune": {"space": {"adaptations": ["lora"]}}})
+
+
+def test_index_and_width():
+    sets = {"tune": {"space": {"candidates": [50, 100], "vectors": ["hnsw"], "widths": [48, 64, 52]}}}
+    names = space(config.validate(sets | {"encoders": {"recommender": {"heads": 8}}}))
+    assert names["index.candidates"].choices == (200, 50, 100)
+    assert names["index.vectors"].choices == ("flat", "hnsw")
+    assert names["fusion.width"].choices == (128, 48, 64)  # 8 heads do not divide 52
+    off = dict.fromkeys(("modality_dropout", "weights", "learning_rate"))
+    only = space(config.validate({"tune": {"space": off | {"kinds": ["joint"], "widths": []}}}))
+    assert list(only) == ["fusion.kind"]
+    with pytest.raises(ConfigError, match="smaller to the larger"):
+        config.validate({"tune": {"space": {"weights": [2, 1]}}})
+
+
+@pytest.mark.parametrize("sets", [{}, WHOLE])
+def test_samples_are_valid_experiments(tmp_path, sets):
+    experiment = config.validate(sets)
+    plan = Plan(space(experiment), starting_points(experiment), 25, "random", lag=25)
+    for _ in range(25):
+        step = plan.next()
+        assert step is not None
+        config.dump(config.update(experiment, step.params), tmp_path / "best.yaml")
         loaded = config.load(tmp_path / "best.yaml")
-        assert loaded.fusion.kind == params["fusion.kind"]
-        assert loaded.loss.weights.text == params["loss.weights.text"]
+        assert loaded.fusion.kind == step.params["fusion.kind"]
+        assert loaded.loss.weights.text == step.params["loss.weights.text"]
 
 
 @pytest.mark.parametrize(
@@ -57,3 +97,4 @@ def test_samples_are_valid_experiments(tmp_path):
 )
 def test_rounding_keeps_four_digits(number, want):
     assert rounded({"x": number, "kind": "gated", "n": 3}) == {"x": want, "kind": "gated", "n": 3}
+    assert np.isclose(want, number, rtol=1e-3)

@@ -1,18 +1,26 @@
-"""The tune stage on a tiny real run: real trials on real cached encoder outputs, and a best.yaml that loads."""
+"""The tune stage on a tiny real run: real trials on real cached encoder outputs, and a best.yaml that trains."""
 
 import json
+import re
+import shutil
 
 import pytest
 
 from fuserank import config
+from fuserank.artifacts import stage_path
+from fuserank.models.checkpoint import load_model
 from tests.workloads import tiny
-from workloads import tune
+from tune.front import front
+from tune.ledger import Trial
+from workloads import train, tune
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     built = tiny.build_run(tmp_path_factory.mktemp("tune"), held_out="validation")
-    return config.update(built, {"tune.trials": 4, "tune.epochs": 2, "train.batch_size": 16})
+    sets = {"tune.trials": 10, "tune.epochs": 4, "train.batch_size": 16, "tune.space.widths": [16, 32]}
+    sets |= {"train.epochs": 1, "train.refine.steps": 5, "train.cpus_per_worker": 1}
+    return config.update(built, sets | {"tune.space.candidates": [5], "tune.objectives": ["ndcg@10", "latency_ms"]})
 
 
 @pytest.fixture(scope="module")
@@ -20,27 +28,85 @@ def manifest(experiment, ray_cluster):
     return tune.run(experiment)
 
 
-def test_trials_and_winner(experiment, manifest):
-    folder = experiment.run / "tune"
-    found = json.loads((folder / "trials.json").read_text())
+@pytest.fixture(scope="module")
+def found(experiment, manifest):
+    return json.loads((experiment.run / "tune" / "trials.json").read_text())
+
+
+def test_trials_and_winner(experiment, manifest, found):
     trials = found["trials"]
-    assert [trial["number"] for trial in trials] == [0, 1, 2, 3]
+    assert [trial["number"] for trial in trials] == list(range(10))
     assert all(trial["error"] is None for trial in trials)
     assert trials[0]["params"]["fusion.kind"] == experiment.fusion.kind
-    assert found["best"] == max(trials, key=lambda trial: (trial["score"], -trial["number"]))["number"]
+    complete = [trial for trial in trials if trial["stopped"] is None]
+    assert found["best"] == max(complete, key=lambda trial: (trial["score"], -trial["number"]))["number"]
     assert manifest["summary"]["best"]["score"] >= manifest["summary"]["present"]["score"]
-    assert (folder / "trials.png").read_bytes().startswith(b"\x89PNG")
+    assert all(trial["score"] == pytest.approx(trial["history"][-1], abs=1e-6) for trial in trials)
+    assert all(len(trial["history"]) == (trial["stopped"] or 4) for trial in trials)
 
 
-def test_best_is_a_valid_experiment_that_differs_only_where_searched(experiment, manifest):
-    found = config.load(experiment.run / "tune" / "best.yaml")
-    assert found == config.update(experiment, manifest["summary"]["best"]["params"])
+def test_what_no_product_has_is_not_searched(found):
+    assert "loss.weights.attributes" in found["trials"][0]["params"]
+    assert "loss.weights.audio" not in found["trials"][0]["params"]
+
+
+def test_latency_and_front(found):
+    trials = [Trial(**{k: v for k, v in t.items() if k != "latency_ms"}) for t in found["trials"]]
+    latency = {t["number"]: t["latency_ms"] for t in found["trials"] if t["latency_ms"] is not None}
+    assert set(latency) == {trial.number for trial in trials if trial.complete}
+    assert all(0.05 < ms < 500 for ms in latency.values())
+    assert found["front"] == [trial.number for trial in front(trials, latency)]
+    assert all(trial.cost is not None for trial in trials)
+
+
+def test_the_report_shows_every_trial(experiment, found):
+    page = (experiment.run / "tune" / "report.html").read_text()
+    assert len(re.findall(r'src="data:image/png;base64,', page)) >= 2  # trials, front, and what mattered
+    assert "Quality against latency" in page
+    table = page[page.index("<h2>Trials</h2>") :]
+    for trial in found["trials"]:
+        assert f">{trial['score']:.4f}<" in table
+
+
+def test_best_is_a_valid_experiment_that_differs_only_where_searched(experiment, manifest, found):
+    folder = experiment.run / "tune"
+    chosen = config.load(folder / "best.yaml")
+    assert chosen == config.update(experiment, manifest["summary"]["best"]["params"])
     back = {path: tune_value(experiment, path) for path in manifest["summary"]["best"]["params"]}
-    assert config.update(found, back) == experiment
+    assert config.update(chosen, back) == experiment
+    assert sorted(path.stem for path in (folder / "front").iterdir()) == sorted(map(str, found["front"]))
+    assert config.load(folder / "front" / f"{found['front'][0]}.yaml").name == experiment.name
 
 
 def test_a_second_run_is_skipped(experiment, manifest):
     assert tune.run(experiment) == manifest
+
+
+def test_an_interrupted_stage_ends_with_the_same_trials(experiment, manifest, found, tmp_path):
+    """All but four finished trials are lost, and so are the manifest and what came after the trials."""
+    other = config.update(experiment, {"storage.root": str(tmp_path)})
+    shutil.copytree(experiment.run, other.run)
+    folder = other.run / "tune"
+    for name in ("manifest.json", "trials.json", "best.yaml", "report.html", "latency.json"):
+        (folder / name).unlink()
+    lines = (folder / "trials.jsonl").read_text().splitlines(keepends=True)
+    (folder / "trials.jsonl").write_text("".join(lines[:4]))
+    kept = (folder / "cache" / "product_text.npy").stat().st_mtime_ns
+    tune.run(other)
+    again = json.loads((folder / "trials.json").read_text())
+    assert (folder / "cache" / "product_text.npy").stat().st_mtime_ns == kept
+    for one, two in zip(found["trials"], again["trials"], strict=True):
+        same = ("number", "params", "score", "history", "stopped", "cost")
+        assert {key: one[key] for key in same} == {key: two[key] for key in same}
+    assert (folder / "trials.jsonl").read_text().splitlines(keepends=True)[:4] == lines[:4]
+
+
+def test_best_trains_as_it_stands(experiment, manifest):
+    chosen = config.load(experiment.run / "tune" / "best.yaml")
+    summary = train.run(chosen)["summary"]
+    assert summary["epoch"] == 1
+    model = load_model(stage_path(chosen, "train") / "model")
+    assert (model.description["kind"], model.width) == (chosen.fusion.kind, chosen.fusion.width)
 
 
 def tune_value(experiment, path: str):

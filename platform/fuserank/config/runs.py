@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fuserank.config.guard import Guard
-from fuserank.config.model import FusionKind
+from fuserank.config.model import Adaptation, FusionKind
 from fuserank.config.section import Fraction, Positive, Section, Weight
 from fuserank.config.watch import Watch
 
+VectorKind = Literal["flat", "hnsw"]
 PolicyKind = Literal["epsilon_greedy", "linucb", "thompson"]
 
 
@@ -80,21 +81,66 @@ class Train(Section):
     keep: Literal["best", "last"] = "best"  # which epoch's weights are exported, by validation nDCG@10
 
 
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Stop(Section):
+    """When a trial ends early because it cannot win: asynchronous successive halving."""
+
+    kind: Literal["asha", "none"] = "asha"
+    grace: Positive = 1  # epochs that every trial has
+    reduction: Annotated[int, Field(ge=2)] = 3  # one in so many goes on, after grace, grace · reduction … epochs
+
+
+class Space(Section):
+    """What the search may choose from; a range or list that is null or empty keeps the config's own value."""
+
+    kinds: list[FusionKind] = ["concat", "attention", "gated", "ensemble", "joint"]  # fusion.kind
+    widths: list[Annotated[int, Field(gt=0, multiple_of=4)]] = [64, 128, 256]  # fusion.width
+    modality_dropout: tuple[Fraction, Fraction] | None = (0.0, 0.5)  # fusion.modality_dropout
+    weights: Range | None = (0.2, 2.0)  # every loss.weights.*; not less: in `train` a head also teaches its encoder
+    learning_rate: Range | None = (5e-4, 1e-2)  # train.learning_rate
+    encoder_learning_rate: Range | None = (1e-4, 3e-3)  # train.encoder_learning_rate; of trials that train encoders
+    adaptations: list[Adaptation] = []  # of every encoder that has the choice; of trials that train encoders
+    candidates: list[Positive] = []  # index.candidates, the depth of the reranker
+    vectors: list[VectorKind] = []  # index.vectors
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Space":
+        for name, value in self:
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"{name} runs from the smaller to the larger number, e.g. [{value[1]}, {value[0]}]")
+        return self
+
+
 class Tune(Section):
-    """Ray Tune over fusion kind and loss weights, on cached encoder outputs."""
+    """Ray Tune over fusion, loss weights, learning rates, adaptation and depth of the reranker."""
 
     trials: Positive = 10
-    epochs: Positive = 12
+    training: Literal["cached", "whole"] = "cached"  # what a trial trains: all above the encoders, or as `train` does
+    epochs: Positive = 12  # of a trial on cached encoder outputs; a whole one has train.epochs
     concurrent: Positive = 2
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    cpus_per_trial: Positive = 1  # of a trial on cached outputs, and its threads; a whole one has train's workers
+    retries: Annotated[int, Field(ge=0)] = 2  # how often a trial whose process dies is begun again
     algorithm: Literal["tpe", "random"] = "tpe"
-    kinds: list[FusionKind] = ["concat", "attention", "gated", "ensemble", "joint"]
+    objectives: list[Literal["ndcg@10", "latency_ms"]] = ["ndcg@10"]  # both: the search looks for the Pareto front
+    latency_limit_ms: Annotated[float, Field(gt=0)] | None = None  # best.yaml answers within; null: no limit
+    stop: Stop = Stop()
+    space: Space = Space()
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Tune":
+        if "ndcg@10" not in self.objectives:
+            raise ValueError("objectives must name ndcg@10")
+        if self.training == "cached" and self.space.adaptations:
+            raise ValueError("space.adaptations needs training: whole; trials on cached outputs move no encoder")
+        return self
 
 
 class Index(Section):
     """What serving searches: vectors (faiss) and words (tantivy), one immutable folder a generation."""
 
-    vectors: Literal["flat", "hnsw"] = "flat"
+    vectors: VectorKind = "flat"
     candidates: Positive = 200  # how many each side hands to the reranker
     keep: Positive = 2  # generations left on disk
 

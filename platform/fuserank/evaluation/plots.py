@@ -139,6 +139,40 @@ def trials(scores: Sequence[float | None], kinds: Sequence[str], metric: str) ->
     return _png(figure)
 
 
+def front(points: Sequence[tuple[float, float]], kinds: Sequence[str], line: Sequence[int], chosen: int) -> bytes:
+    """A search's complete trials by latency and quality, and the Pareto front through those no other one beats.
+
+    Args:
+        points: (ms a query, nDCG@10) of each trial; kinds: its fusion.
+        line: places in `points` of the front, the fastest first; chosen: the place of the one that was taken.
+    """
+    figure = _figure(3.8)
+    axes = figure.add_subplot()
+    x, y = (np.array([point[axis] for point in points], dtype=np.float64) for axis in (0, 1))
+    for place, kind in enumerate(dict.fromkeys(kinds)):
+        of = np.array([other == kind for other in kinds], dtype=bool)
+        axes.scatter(x[of], y[of], s=42, color=PALETTE[place % len(PALETTE)], label=kind, zorder=3)
+    axes.plot(x[list(line)], y[list(line)], color=GREY, linewidth=1, label="Pareto front", drawstyle="steps-post")
+    axes.scatter(x[[chosen]], y[[chosen]], s=150, facecolors="none", edgecolors="#222222", label="chosen", zorder=4)
+    axes.set_xlabel("ms a query, measured alone", fontsize=FONT)
+    axes.set_ylabel("validation ndcg@10", fontsize=FONT)
+    axes.grid(color=GRID)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=FONT, frameon=False)
+    return _png(figure)
+
+
+def shares(found: Mapping[str, float], title: str) -> bytes:
+    """Horizontal bars of shares between 0 and 1, in the given order."""
+    figure = _figure(0.8 + 0.28 * len(found))
+    axes = figure.add_subplot()
+    axes.barh(np.arange(len(found)), list(found.values()), color=COLOURS[0])
+    axes.set_yticks(np.arange(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.grid(axis="x", color=GRID)
+    axes.set_title(title, loc="left", fontsize=FONT + 1)
+    return _png(figure)
+
+
 def distribution(values: np.ndarray, title: str, xlabel: str, log: bool = False) -> bytes:
     """How often values occur. [N] → PNG; with `log` the bins are equally wide in the logarithm (values above 0)."""
     figure = _figure(2.4)

@@ -16,6 +16,7 @@ from fuserank import config
 from fuserank.artifacts import stage_folder
 from fuserank.features.table import FeatureTable
 from fuserank.models.build import headless_model
+from fuserank.models.checkpoint import save_tensors
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
 from fuserank.training.data import Inputs
@@ -142,7 +143,8 @@ def build_cache(experiment: config.Experiment, folder: Path) -> None:
 
 def open_cache(folder: Path, side: str) -> CachedTable:
     """One side of what `build_cache` wrote."""
-    hidden = {m: np.load(file) for m in MODALITIES if (file := folder / f"{side}_{m}.npy").is_file()}
+    # mapped, not read: trials on one machine share the pages
+    hidden = {m: np.load(file, mmap_mode="r") for m in MODALITIES if (file := folder / f"{side}_{m}.npy").is_file()}
     return CachedTable(np.load(folder / f"{side}_ids.npy").tolist(), np.load(folder / f"{side}_mask.npy"), hidden)
 
 
@@ -151,14 +153,25 @@ def open_overlay(preprocess: Path, folder: Path, side: str, modalities: Collecti
     return Overlay(FeatureTable.open(preprocess / SIDES[side]), open_cache(folder, side), modalities)
 
 
+def headless(experiment: config.Experiment, products: CachedTable) -> FusedModel:
+    """A new model for the outputs of that table; an attributes encoder is left out where no product has any."""
+    known = [m for m in experiment.encoders.modalities if m != "attributes" or m in products.hidden]
+    return headless_model(experiment.encoders, experiment.fusion, {m: products.width(m) for m in known})
+
+
 def train_on_cache(
-    cache_folder: str | Path, experiment_values: Mapping[str, Any], report: Callable[[int, float], Any]
+    cache_folder: str | Path,
+    experiment_values: Mapping[str, Any],
+    report: Callable[[int, float], Any],
+    weights: Path | None = None,
 ) -> float:
     """Train everything but the encoders on the cache.
 
     Args:
         experiment_values: an Experiment as a dict (what a trial can carry between processes).
-        report: called after each epoch with (epochs finished, validation nDCG@10 of the fused score).
+        report: called after each epoch with (epochs finished, validation nDCG@10 of the fused score); what it raises
+            ends the training.
+        weights: file for the weights of the best epoch, as safetensors.
 
     Returns:
         The best validation nDCG@10.
@@ -170,18 +183,21 @@ def train_on_cache(
     torch.manual_seed(experiment.seed)
     tune, train = experiment.tune, experiment.train
     products, queries = open_cache(cache, "product"), open_cache(cache, "query")
-    widths = {m: products.width(m) for m in experiment.encoders.modalities}
-    model = headless_model(experiment.encoders, experiment.fusion, widths)
+    model = headless(experiment, products)
     events = experiment.encoders.recommender.events if experiment.encoders.recommender else 0
     splits = open_splits(preprocess, model.modalities, events, products, queries, train.labels)
     job = Supervised(model, splits, experiment, torch.device("cpu"), cached=True)
-    groups = [{"params": list(job.objective.parameters()), "lr": tune.learning_rate}]
+    groups = [{"params": list(job.objective.parameters()), "lr": train.learning_rate}]
     fit = make_fit(
         job.objective, groups, tune.epochs * splits.train.steps(train.batch_size), train.warmup, train.weight_decay
     )
-    best = 0.0
+    best, kept = -1.0, {}
     for _ in range(tune.epochs):
         score = job.epoch(fit)["ndcg@10"]
-        best = max(best, score)
+        if score > best:
+            best, kept = score, {name: value.clone() for name, value in model.state_dict().items()}
         report(fit.epoch, score)
+    if weights is not None:
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(kept, weights)
     return best

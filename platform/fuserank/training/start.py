@@ -22,8 +22,8 @@ TOKENIZER = Path("tokenizer") / "tokenizer.json"
 
 def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path | None) -> FusedModel:
     """The config's model, with what `pretrained` holds of it: encoders (`<modality>.safetensors`), projections
-    (`<modality>.projection.safetensors`) and the recommender, of which only what fits is taken: its ends belong to one
-    kind of fusion. Then, where `train.start` names a trained model, what fits of that.
+    (`<modality>.projection.safetensors`) and the recommender, of which only what fits is taken: their ends belong to
+    one width and one kind of fusion. Then, where `train.start` names a trained model, what fits of that.
 
     Raises:
         ModelError: the image model takes no pictures of this size; train.start is no trained model, or its encoders
@@ -48,7 +48,7 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
         if (file := pretrained / f"{modality}.safetensors").is_file():
             load_weights(model.encoders[modality], file)
         if (file := pretrained / f"{modality}.projection.safetensors").is_file():
-            load_weights(model.projections[modality], file)
+            load_weights(model.projections[modality], file, fitting=True)
             model.calibrated.add(modality)
     if model.recommender is not None and (file := pretrained / "recommender.safetensors").is_file():
         load_weights(model.recommender, file, fitting=True)

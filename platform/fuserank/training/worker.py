@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def train_worker(values: dict[str, Any]) -> None:
 
     Args:
         values: `experiment` (dict), and the folders `preprocess`, `pretrain` and `out`; where encoders are frozen,
-            their modalities (`frozen`) and the folder of their outputs (`cache`).
+            their modalities (`frozen`) and the folder of their outputs (`cache`); where a search has begun it, the
+            validation nDCG@10 that it has to reach (`least`: [epochs, score] pairs).
     """
     import ray.train
 
@@ -55,29 +57,32 @@ def train_worker(values: dict[str, Any]) -> None:
     fit = new_fit(job.objective, options, steps)
     fit.module, fit.sharded = module, sharded
     best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
+    scores: list[float] = []  # the best after each epoch
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             extra = load_state(fit, Path(folder))
-        best, job.kept = extra["best"], extra["remembered"]
+        best, job.kept, scores = extra["best"], extra["remembered"], extra["scores"]
         for modality, adaptation in adaptations.items():
             adaptation.load_state_dict(extra["adaptations"][modality])
 
     def state() -> dict[str, Any]:
         remembered = job.remembered() if fit.step else {}
         moments = {modality: adaptation.state_dict() for modality, adaptation in adaptations.items()}
-        return capture(fit, {"best": best, "adaptations": moments, "remembered": remembered})
+        return capture(fit, {"best": best, "scores": scores, "adaptations": moments, "remembered": remembered})
 
     def checkpoint_if_due() -> None:
         if session.due():
             values = state()
             session.report({"epoch": fit.epoch, "step": fit.step}, lambda folder: write_state(values, folder))
 
+    least = dict(values.get("least", ()))
     tracker = Tracker(Path(values["out"]), "train", experiment.tracking) if session.first else None
-    while fit.epoch < options.epochs and not _stalled(fit, best, options):
+    while fit.epoch < options.epochs and not (_stalled(fit, best, options) or behind(scores, least)):
         metrics = job.epoch(fit, checkpoint_if_due)
         score = session.group.agree(metrics.get("ndcg@10", 0.0), session.device)
         if options.keep == "last" or score >= best["score"]:
             best = {"score": score, "epoch": fit.epoch, "weights": _weights(model, fit)}
+        scores.append(max([score, *scores[-1:]]))
         if tracker is not None:
             tracker.log(fit.epoch, options.epochs, metrics)
         checkpoint_if_due()
@@ -86,8 +91,8 @@ def train_worker(values: dict[str, Any]) -> None:
     end = tempfile.TemporaryDirectory()  # written before refining moves the weights
     write_state(state(), Path(end.name))
     _restore(model, best["weights"], fit)
-    score = best["score"]
-    if options.refine.steps:
+    score, stopped = best["score"], behind(scores, least)
+    if options.refine.steps and stopped is None:
         tracker = Tracker(Path(values["out"]), "refine", experiment.tracking) if session.first else None
         log = tracker.log if tracker is not None else (lambda *_: None)
         score = refine(job, log).get("ndcg@10", 0.0)
@@ -105,6 +110,7 @@ def train_worker(values: dict[str, Any]) -> None:
         export(whole, parts, folder / "model")
 
     report = {"epoch": fit.epoch, "best_epoch": best["epoch"], "best": score, "parameters": counts}
+    report |= {"scores": scores, "stopped": stopped}
     session.report(report, write)
     end.cleanup()
 
@@ -119,6 +125,11 @@ def compile_encoders(model: FusedModel) -> None:
 def _stalled(fit: Fit, best: dict[str, Any], options: config.Train) -> bool:
     """Early stopping: no better validation for `patience` epochs."""
     return options.patience > 0 and fit.epoch - best["epoch"] >= options.patience and fit.step == 0
+
+
+def behind(scores: list[float], least: Mapping[int, float]) -> int | None:
+    """The first epoch after which the best score so far was below what was asked; None where it never was."""
+    return next((epoch for epoch in sorted(least) if len(scores) >= epoch and scores[epoch - 1] < least[epoch]), None)
 
 
 def _weights(model: nn.Module, fit: Fit) -> dict[str, Any]:
