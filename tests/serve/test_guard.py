@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from fuserank import config
+from fuserank.errors import ConfigError
 from fuserank.store.database import Database
 from fuserank.store.keys import make, milliseconds, successor
 from serve.gateway import Gateway
@@ -264,6 +265,12 @@ def test_administration_is_off_unless_switched_on_and_always_wants_its_key(open_
         assert made["key"].split("_")[2] not in client.get("/v1/admin/keys", headers=admin).text
         unknown = client.post("/v1/admin/keys/000000000000/revoke", headers=admin)
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (422, "bad_input")
+
+
+@pytest.mark.parametrize("origin", ["shop.example", "https://shop.example/", "ftp://a.b", "https://a.b/c", "null", ""])
+def test_what_is_no_origin_is_refused_in_the_config(origin: str):
+    with pytest.raises(ConfigError, match="is no origin"):
+        config.validate({"serve": {"guard": {"origins": [origin]}}})
 
 
 def test_headers_of_every_answer(open_service: Any):
