@@ -42,6 +42,21 @@ class JsonLines(logging.Formatter):
         return redact(json.dumps(line, ensure_ascii=True, default=str))
 
 
+class TurnedFile(RotatingFileHandler):
+    """A rotating file whose size is looked at now and then: looking costs more than writing a line."""
+
+    EVERY = 500
+
+    def __init__(self, file: Path):
+        super().__init__(file, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
+        self._lines = 0
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802
+        """Whether to start the next file."""
+        self._lines += 1
+        return super().shouldRollover(record) if self._lines % self.EVERY == 0 else False
+
+
 def set_up(deployment: str, level: str, folder: str | None = None) -> None:
     """Send this process's `fuserank` log to standard error or into `folder`, in place of where it went before."""
     logger = logging.getLogger("fuserank")
@@ -52,7 +67,7 @@ def set_up(deployment: str, level: str, folder: str | None = None) -> None:
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         file = Path(folder) / f"{deployment}-{os.uname().nodename}-{os.getpid()}.jsonl"
-        handler = RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
+        handler = TurnedFile(file)
     handler.setFormatter(JsonLines(deployment))
     logger.addHandler(handler)
     logger.setLevel(level)

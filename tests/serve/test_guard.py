@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from fuserank import config
+from fuserank.errors import ConfigError
 from fuserank.store.database import Database
 from fuserank.store.keys import make, milliseconds, successor
 from serve.gateway import Gateway
@@ -107,7 +108,8 @@ def test_rotation_overlaps_and_revoking_ends(open_service: Any, database: Databa
         database.rotate_key(identity, make("other", ["search"])[1], milliseconds() - 1)
         reread()
         assert [ask(client, SEARCH, key).status_code for key in (old, new)] == [401, 200]
-        database.revoke_key(stored.id)
+        for key in database.api_keys():
+            database.revoke_key(key.id)
         reread()
         assert ask(client, SEARCH, new).status_code == 401
         assert ask(client, SEARCH).status_code == 401, "with all keys revoked nobody gets in"
@@ -185,6 +187,27 @@ def test_a_key_may_send_a_burst_and_then_its_rate(open_service: Any, database: D
         assert ask(client, SEARCH, fast).status_code == 200
 
 
+def test_keys_of_one_name_share_a_rate(open_service: Any, database: Database):
+    first, second = (new_key(database, "search", name="web", rate=0.01) for _ in range(2))
+    with open_service(burst=1) as (client, _):
+        assert [ask(client, SEARCH, key).status_code for key in (first, second)] == [200, 429]
+
+
+def test_an_endpoint_that_does_not_say_whom_it_serves_serves_administrators(gateway: Gateway, database: Database):
+    keyring = Keyring(database, False, 3600)
+    app = create_app(gateway, 1000, "test", keyring=keyring)
+
+    @app.get("/v1/forgotten/thing")
+    async def forgotten() -> dict[str, str]:
+        return {"secret": "plans"}
+
+    with TestClient(app) as client:
+        assert client.get("/v1/forgotten/thing").status_code == 401
+        good = {"X-API-Key": new_key(database, "admin")}, {"X-API-Key": new_key(database, "search", "write")}
+        keyring.read()
+        assert [client.get("/v1/forgotten/thing", headers=key).status_code for key in good] == [200, 403]
+
+
 def test_buckets_against_a_count_by_hand():
     now = [0.0]
     rates = Rates(2, lambda: now[0])
@@ -242,6 +265,12 @@ def test_administration_is_off_unless_switched_on_and_always_wants_its_key(open_
         assert made["key"].split("_")[2] not in client.get("/v1/admin/keys", headers=admin).text
         unknown = client.post("/v1/admin/keys/000000000000/revoke", headers=admin)
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (422, "bad_input")
+
+
+@pytest.mark.parametrize("origin", ["shop.example", "https://shop.example/", "ftp://a.b", "https://a.b/c", "null", ""])
+def test_what_is_no_origin_is_refused_in_the_config(origin: str):
+    with pytest.raises(ConfigError, match="is no origin"):
+        config.validate({"serve": {"guard": {"origins": [origin]}}})
 
 
 def test_headers_of_every_answer(open_service: Any):

@@ -86,6 +86,19 @@ def test_no_key_ever_reaches_the_log(gateway: Gateway, lines: Any, tmp_path: Pat
     assert secret[:-1] not in everything
 
 
+def test_files_are_turned_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logs, "FILE_BYTES", 20_000)
+    handler = logs.TurnedFile(tmp_path / "log.jsonl")
+    handler.setFormatter(JsonLines("test"))
+    for number in range(5000):
+        handler.emit(logging.makeLogRecord({"msg": f"line {number}", "levelname": "INFO"}))
+    handler.close()
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 1 + logs.FILES
+    assert all(file.stat().st_size < 150_000 for file in files)  # 500 lines more than the limit at most
+    assert json.loads((tmp_path / "log.jsonl.1").read_text().splitlines()[-1])["message"].startswith("line 4")
+
+
 def test_a_folder_gets_a_file_a_process_and_nothing_twice(tmp_path: Path):
     logger = logging.getLogger("fuserank")
     before = list(logger.handlers), logger.level, logger.propagate

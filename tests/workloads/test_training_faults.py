@@ -61,7 +61,7 @@ def in_mid_epoch(run: subprocess.Popen, root: Path, known: set[str], stage: str 
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         assert run.poll() is None, run.communicate()[0]
-        seen = known | {p.parent.name for p in (root / "demo" / stage).glob("trainer/checkpoint_*/state.pt")}
+        seen = known | {str(p.parent) for p in (root / "demo" / stage).glob("trainer/checkpoint_*/**/state.pt")}
         if seen > known:
             time.sleep(0.3)  # into a step that no checkpoint holds
             return seen
