@@ -87,7 +87,7 @@ class Chain:
         asked = {
             i: dataclasses.replace(batch.envelopes[i], payload=batch.envelopes[i].payload.user_id)
             for i in batch.alive()
-            if batch.envelopes[i].payload.kind == "recommend" and batch.envelopes[i].payload.user_id
+            if batch.envelopes[i].payload.kind != "similar" and batch.envelopes[i].payload.user_id
         }
         if not asked:
             return {}

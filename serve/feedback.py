@@ -9,19 +9,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from fuserank.feedback.sequences import POSITIVE
+from fuserank.feedback.history import HISTORY, TYPES
 from fuserank.store.database import AddResult, Database
 from serve import watch
 from serve.envelope import Envelope, Result, answer
 from serve.messages import HistoryEvent
 
-TYPES = (*POSITIVE, "dislike", "remove")  # what is learnt from, and what must not be recommended again
-
 
 class Feedback:
     """Called by the gateway only."""
 
-    def __init__(self, url: str, generation: str, history: int = 50, writers: int = 32):
+    def __init__(self, url: str, generation: str, history: int = HISTORY, writers: int = 32):
         """
         Args:
             url: the database, as SQLAlchemy writes it.

@@ -92,6 +92,7 @@ class Gateway:
             weights={str(modality): weight for modality, weight in (request.weights or {}).items()},
             filter=request.filter,
             exclude=tuple(request.exclude),
+            user_id=request.user_id,
             explain=request.explain,
         )
         answer, ranked = await self._answer(ask, request.deadline_ms, request.offset)

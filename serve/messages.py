@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fuserank.retrieval.rerank_inputs import RerankInputs
+
 Kind = Literal["search", "recommend", "similar"]
 Source = Literal["search", "similar", "recommender", "content", "popularity"]
 
@@ -62,7 +64,7 @@ class Found:
 
     rows: np.ndarray  # int64 [K]
     fused: np.ndarray  # float32 [K]
-    features: np.ndarray | None  # float32 [K, F], None where nothing is reranked
+    features: RerankInputs | np.ndarray | None  # float32 [K, F] alone where nothing was learnt; None: no reranking
     source: Source
     modalities: tuple[str, ...]
     details: Details | None = None

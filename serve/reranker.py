@@ -1,14 +1,16 @@
-"""Reranker: the candidates' features → their final scores. Reads the generation's model/reranker.safetensors."""
+"""Reranker: what is known of the candidates → their final scores. Reads the generation's model/reranker.safetensors."""
 
 from pathlib import Path
 
 import numpy as np
 
+from fuserank.retrieval.rerank_inputs import RerankInputs
 from serve.worker import Worker, one_thread
 
 
 class RerankerDeployment(Worker):
-    """Payload: float32 [K, F] features of one request's candidates. Value: float32 [K] scores."""
+    """Payload: RerankInputs of one request's candidates, or their features [K, F] alone where nothing was learnt.
+    Value: float32 [K] scores."""
 
     def __init__(self, generation: Path, modalities: tuple[str, ...]):
         """
@@ -20,17 +22,18 @@ class RerankerDeployment(Worker):
             ModelError: its reranker cannot be loaded.
         """
         one_thread()
-        from fuserank.models.checkpoint import load_weights
-        from fuserank.models.reranker import Reranker, feature_names
+        from fuserank.models.checkpoint import load_reranker
 
         super().__init__(generation.name, "reranker")
-        self._model = Reranker(len(feature_names(modalities))).eval()
-        load_weights(self._model, generation / "model" / "reranker.safetensors")
+        self._model = load_reranker(generation / "model", modalities)
 
-    def work(self, payloads: list[np.ndarray]) -> list[np.ndarray]:
-        """All candidates of all requests in one forward pass; a candidate's score does not depend on its neighbours."""
-        import torch
+    def work(self, payloads: list[RerankInputs | np.ndarray]) -> list[np.ndarray]:
+        """One forward pass a request: bits do not depend on what else is in the batch."""
+        return [self._score(payload) for payload in payloads]
 
-        with torch.inference_mode():
-            scores = self._model(torch.from_numpy(np.concatenate(payloads)[None]))[0].numpy()
-        return np.split(scores, np.cumsum([len(features) for features in payloads])[:-1])
+    def _score(self, payload: RerankInputs | np.ndarray) -> np.ndarray:
+        from fuserank.retrieval.rerank_inputs import rerank
+
+        if isinstance(payload, np.ndarray):  # the retriever saw that this reranker has learnt nothing
+            return payload[:, 0]
+        return rerank(self._model, payload)

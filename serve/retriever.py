@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fuserank.features.featurizer import Featurizer
+from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.history import turns
 from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
@@ -54,6 +55,8 @@ class RetrieverDeployment(Worker):
         self._retriever = Retriever(self._catalogue)
         self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
         self._candidates = candidates
+        self._behaviour = Behaviour.load(opened.model_folder)
+        self._reranks = bool(opened.manifest.get("reranker", {}).get("kept"))
 
     def work(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch, whatever its requests are."""
@@ -67,7 +70,7 @@ class RetrieverDeployment(Worker):
     def _search(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
         import torch
 
-        from fuserank.models.reranker import candidate_features
+        from fuserank.retrieval.rerank_inputs import rerank_inputs
 
         if not queries:
             return []
@@ -99,7 +102,9 @@ class RetrieverDeployment(Worker):
             if found.error is not None:
                 answers.append(found.error)
                 continue
-            features = candidate_features(found.fused, found.lexical, found.modalities, found.mask)
+            recent = [row for row, _, _ in turns(self._events(query))]
+            seen = rerank_inputs(found, heads[b].numpy(), self._catalogue, self._behaviour, recent)
+            features = seen if self._reranks else seen.features  # vectors travel only to who reads them
             details = None
             if query.ask.explain:
                 rows = found.rows

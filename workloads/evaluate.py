@@ -34,22 +34,23 @@ def run(experiment: Experiment) -> dict:
 
 def _evaluate(experiment: Experiment, folder: Path) -> dict:
     from fuserank.features.featurizer import Featurizer
-    from fuserank.models.checkpoint import load_model, load_weights
-    from fuserank.models.reranker import Reranker, feature_names
+    from fuserank.feedback.behaviour import Behaviour
+    from fuserank.models.checkpoint import load_model, load_reranker
     from fuserank.retrieval.generation import current_generation
     from workloads import leaks
     from workloads.ablation import ablated_orders, ablation
     from workloads.beyond import search_figures
     from workloads.ranking import evaluation_catalogue, evaluation_rows, open_questions, system_orders
     from workloads.recommendation import evaluate_recommendation
+    from workloads.session_evaluation import evaluate_sessions
 
     settings, seed = experiment.evaluate, experiment.seed
     preprocess = stage_folder(experiment, "preprocess")
     allowed = leaks.check(experiment, preprocess)
     generation = current_generation(stage_folder(experiment, "index"))
     model = load_model(generation.model_folder)
-    reranker = Reranker(len(feature_names(model.modalities))).eval()
-    load_weights(reranker, generation.model_folder / "reranker.safetensors")
+    reranker = load_reranker(generation.model_folder, model.modalities)
+    behaviour = Behaviour.load(generation.model_folder)
     featurizer = Featurizer.load(generation.featurizer_folder)
     texts = [featurizer.product_text(product) for product in generation.catalogue.products.to_pylist()]
     rows = evaluation_rows(generation.catalogue.products, experiment.records.split.by == "product")
@@ -68,7 +69,9 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
             catalogue = evaluation_catalogue(
                 generation.catalogue, model, rows, without_text, texts, Path(scratch), experiment.index.vectors
             )
-            orders[name] = system_orders(model, reranker, catalogue, questions, experiment.index.candidates)
+            orders[name] = system_orders(
+                model, reranker, behaviour.take(rows), catalogue, questions, experiment.index.candidates
+            )
         values[name] = measure(orders[name], questions.grades, settings.k, settings.recall_k, settings.relevant)
         missing = _missing(orders[name], questions.grades, catalogue.mask, model.modalities, settings, seed)
         variants[name] = _compared(values[name], query_slices(questions.table), model.modalities, settings, seed)
@@ -80,6 +83,7 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
             ablated = {"fused": orders[name]["fused"]} | ablated_orders(model, catalogue, questions)
             variants[name]["ablation"] = ablation(ablated, questions.grades, settings, seed)
     recommendation, per_user = evaluate_recommendation(experiment, preprocess, generation, model)
+    sessions = evaluate_sessions(experiment, preprocess, model, reranker, behaviour, generation.catalogue)
     metrics = {
         "run": {
             "name": experiment.name,
@@ -99,6 +103,7 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
         ),
         "variants": variants,
         "recommendation": recommendation,
+        "sessions": sessions,
     }
     products = generation.catalogue.products.take(pa.array(rows))
     examples = _examples(
@@ -161,6 +166,8 @@ def _summary(metrics: dict, main: str) -> dict:
     parts = dict(metrics["variants"])
     if metrics["recommendation"] is not None:
         parts["recommendation"] = metrics["recommendation"]
+    if metrics["sessions"] is not None:
+        parts["later sessions"] = metrics["sessions"]
     for name, part in parts.items():
         overall = part["slices"][ALL]
         found[name] = {

@@ -1,7 +1,7 @@
 """`fuserank index`: what serving searches – vectors, words, products, model and reranker in one generation folder.
 
-Reads preprocess/ and train/; writes index/generations/<id>/ and index/current. The reranker is fitted here, on the
-validation queries, because it learns from what the finished retrieval finds.
+Reads preprocess/ and train/; writes index/generations/<id>/ and index/current. The reranker is fitted here
+(reranking.py), because it learns from what the finished retrieval finds.
 """
 
 import shutil
@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fuserank.artifacts import run_stage, stage_folder
@@ -32,6 +31,7 @@ def _index(experiment: Experiment, folder: Path) -> dict:
     from fuserank.training.encode import encode_table
     from fuserank.training.splits import open_splits
     from fuserank.training.supervised import fused_table
+    from workloads import reranking
 
     preprocess = stage_folder(experiment, "preprocess")
     trained = stage_folder(experiment, "train") / "model"
@@ -49,8 +49,10 @@ def _index(experiment: Experiment, folder: Path) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch) / "model"
         shutil.copytree(trained, staged)
-        reranker, lift = _reranker(experiment, model, splits, products, texts, vectors, mask, device)
+        shop = reranking.Shop(products, texts, vectors, mask)
+        reranker, behaviour, lift = reranking.fit(experiment, model, splits, shop, query_texts(experiment), device)
         save_weights(reranker, staged / "reranker.safetensors")
+        behaviour.save(staged)
         tools = Path(scratch) / "featurizer"
         featurizer.save(tools)
         identity = write_generation(
@@ -68,54 +70,6 @@ def _index(experiment: Experiment, folder: Path) -> dict:
             details={"media": str(preprocess / "media"), "candidates": experiment.index.candidates, "reranker": lift},
         )
     return {"generation": identity, "products": products.num_rows, "reranker": lift}
-
-
-def _reranker(experiment, model, splits, products: pa.Table, texts, vectors, mask, device):
-    """Fit on validation queries over the validation catalogue, as it is and with the text of a seeded half hidden."""
-    import torch
-
-    from fuserank.evaluation.slices import hidden_half, without_words
-    from fuserank.models.reranker import Reranker, candidate_features, feature_names
-    from fuserank.retrieval.catalogue import Catalogue
-    from fuserank.retrieval.lexical import LexicalIndex
-    from fuserank.retrieval.pipeline import Retriever, SearchRequest
-    from fuserank.retrieval.vectors import VectorIndex
-    from fuserank.training.encode import encode_table
-    from fuserank.training.rerank import fit_reranker, pad_lists
-    from fuserank.training.supervised import fused_table
-
-    validation, n_features = splits.validation, len(feature_names(model.modalities))
-    if not len(validation.query_rows):
-        return Reranker(n_features), {}
-    rows = validation.product_rows
-    part = products.take(pa.array(rows))
-    asked, asked_mask = encode_table(model, validation.queries, validation.query_rows, splits.columns, "query", device)
-    with torch.inference_mode():
-        fused, heads = (t.cpu().numpy() for t in model.search_vectors(asked.to(device), asked_mask.to(device)))
-    words = query_texts(experiment)
-    grades = validation.judgments.matrix(validation.query_rows, rows)
-    ids = [products["product_id"][int(row)].as_py() for row in rows]
-    hidden = hidden_half(ids, experiment.evaluate.hidden_text, experiment.seed + 1)
-    found: tuple[list, list, list, list] = ([], [], [], [])
-    for hide in (np.zeros(len(rows), bool), hidden):
-        shown = torch.from_numpy(without_words(mask.numpy()[rows], hide, model.modalities))
-        mine = vectors[torch.from_numpy(rows)]
-        matrix = fused_table(model, (mine, shown), device).cpu().numpy()
-        with tempfile.TemporaryDirectory() as scratch:
-            lexical = LexicalIndex.build(
-                ["" if h else texts[r] for r, h in zip(rows, hide, strict=True)], Path(scratch)
-            )
-            catalogue = Catalogue(part, matrix, mine.numpy(), shown.numpy(), VectorIndex.build(matrix, "flat"), lexical)
-            requests = [
-                SearchRequest(words[q], fused[i], heads[i], candidates=experiment.index.candidates)
-                for i, q in enumerate(validation.query_rows)
-            ]
-            for i, c in enumerate(Retriever(catalogue).search(requests)):
-                found[0].append(candidate_features(c.fused, c.lexical, c.modalities, c.mask))
-                found[1].append(grades[i, c.rows])
-                found[2].append(grades[i][grades[i] > 0])
-                found[3].append(i)
-    return fit_reranker(pad_lists(*found), experiment.seed)
 
 
 def query_texts(experiment: Experiment) -> list[str | None]:

@@ -17,12 +17,14 @@ from fuserank.evaluation.metrics import rank_rows
 from fuserank.evaluation.slices import without_words
 from fuserank.evaluation.systems import late_order, modality_orders
 from fuserank.features.table import FeatureTable
+from fuserank.feedback.behaviour import Behaviour
 from fuserank.models.fused import FusedModel
-from fuserank.models.reranker import Reranker, candidate_features
+from fuserank.models.reranker import Reranker
 from fuserank.records.schema import MODALITIES
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.lexical import LexicalIndex
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
+from fuserank.retrieval.rerank_inputs import rerank, rerank_inputs
 from fuserank.retrieval.vectors import Kind, VectorIndex
 from fuserank.training.encode import encode_table
 
@@ -112,7 +114,12 @@ def evaluation_catalogue(
 
 
 def system_orders(
-    model: FusedModel, reranker: Reranker, catalogue: Catalogue, questions: Questions, candidates: int
+    model: FusedModel,
+    reranker: Reranker,
+    behaviour: Behaviour,
+    catalogue: Catalogue,
+    questions: Questions,
+    candidates: int,
 ) -> dict[str, np.ndarray]:
     """System → int64 [Q, R] rows, best first, −1 where nothing more was found.
 
@@ -130,8 +137,6 @@ def system_orders(
     ]
     served = np.full((len(requests), min(2 * candidates, size)), -1, np.int64)
     for row, found in enumerate(Retriever(catalogue).search(requests)):
-        features = candidate_features(found.fused, found.lexical, found.modalities, found.mask)
-        with torch.inference_mode():
-            scores = reranker(torch.from_numpy(features)[None])[0].numpy()
+        scores = rerank(reranker, rerank_inputs(found, questions.heads[row], catalogue, behaviour, []))
         served[row, : len(found)] = found.rows[np.argsort(-scores, kind="stable")]
     return orders | {"served": served}

@@ -15,6 +15,7 @@ from fuserank import config
 from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.batch import collate
 from fuserank.features.featurizer import FeatureSettings, Featurizer
+from fuserank.feedback.behaviour import Behaviour
 from fuserank.models.build import build_model
 from fuserank.models.checkpoint import save_model, save_weights
 from fuserank.models.reranker import Reranker, feature_names
@@ -98,6 +99,7 @@ def build_run(root: Path) -> config.Experiment:
         experiment.encoders, experiment.fusion, settings.vocabulary, 32, settings.mels, edges, known
     ).eval()
     save_model(model, root / "model")
+    Behaviour.nothing(len(documents)).save(root / "model")
     save_weights(Reranker(len(feature_names(MODALITIES))), root / "model" / "reranker.safetensors")
     vectors, mask = np.zeros((len(documents), 4, 32), np.float32), np.zeros((len(documents), 4), bool)
     texts = [featurizer.product_text(document) for document in documents]

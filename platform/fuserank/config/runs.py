@@ -142,6 +142,7 @@ class Index(Section):
 
     vectors: VectorKind = "flat"
     candidates: Positive = 200  # how many each side hands to the reranker
+    later_sessions: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of the search sessions held out, the latest
     keep: Positive = 2  # generations left on disk
 
 

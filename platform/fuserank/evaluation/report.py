@@ -4,8 +4,9 @@ Layout of that dict: "run" {name, generation, products, queries, left_out, k, re
 "variants" {variant: {"single": the best modality alone, "systems": {system: {metric: interval}} over all queries,
 "slices": compare(…), "missing": {system: {group: interval}}, "protocol", and of the first variant "ablation", "groups"
 and "beyond" (workloads/ablation.py, beyond.py)}}, "recommendation" {"users", "left_out", "systems", "slices":
-compare(…), "beyond"} or None, "leaks" [leaks.Leak], "protocol" (against.py). An interval is {"mean", "low", "high",
-"n"}, null where too few queries count.
+compare(…), "beyond"} or None, "sessions" {"sessions", "users",
+"systems", "slices": compare(…)} or None, "leaks" [leaks.Leak], "protocol" (against.py). An interval is {"mean", "low",
+"high", "n"}, null where too few queries count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,8 @@ def build(
             sections.beyond(page, found["beyond"], run["k"])
     if metrics["recommendation"]:
         _recommendation(page, metrics["recommendation"], run["k"])
+    if metrics.get("sessions"):
+        _sessions(page, metrics["sessions"], run["k"])
     if examples:
         page.heading("Examples")
         page.text(
@@ -141,3 +144,17 @@ def _recommendation(page: Page, found: Mapping, k: int) -> None:
     _systems(page, overall["systems"], shown)
     _differences(page, overall["differences"], shown)
     sections.beyond(page, found["beyond"], k)
+
+
+def _sessions(page: Page, found: Mapping, k: int) -> None:
+    page.heading("Later searches")
+    page.text(
+        f"{found['sessions']} search sessions of {found['users']} users, later than all the reranker learnt from: the "
+        "page that was shown, in the order of each system; clicked products are relevant. Intervals over users."
+    )
+    shown = (f"ndcg@{k}",)
+    for name, part in found["slices"].items():
+        if name != ALL:
+            page.subheading(name[0].upper() + name[1:])
+        _systems(page, part["systems"], shown)
+        _differences(page, part["differences"], shown)

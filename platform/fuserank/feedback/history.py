@@ -11,6 +11,11 @@ from typing import Any
 from fuserank.feedback.sequences import POSITIVE
 from fuserank.store.database import Database
 
+TYPES = (*POSITIVE, "dislike", "remove")
+"""What is read of a user: what is learnt from, and what must not be recommended again."""
+HISTORY = 50
+"""Events of these types that are read, the latest."""
+
 Turn = tuple[int, str, float]
 """Product row, event type, time in seconds."""
 

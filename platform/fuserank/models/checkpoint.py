@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fuserank.errors import ConfigError, ModelError
 from fuserank.models.build import rebuild_model
 from fuserank.models.fused import FusedModel
+from fuserank.models.reranker import Reranker, feature_names
 
 WEIGHTS = "model.safetensors"
 
@@ -117,3 +118,21 @@ def _absent(file: Path, description: dict[str, Any], encoders: Collection[str]) 
             return {m: weights.get_slice(name).get_shape()[0] for m, name in names.items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"weights {file} do not load: {error}", "Train again with the present config.") from error
+
+
+def load_reranker(folder: Path, modalities: tuple[str, ...]) -> Reranker:
+    """The reranker beside a model (reranker.safetensors); its sizes are those of its weights.
+
+    Raises:
+        ModelError: it is missing, or its weights do not fit the model's modalities.
+    """
+    file = Path(folder) / "reranker.safetensors"
+    try:
+        with safe_open(file, "pt") as weights:
+            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+        sizes = (len(modalities), shapes["asked.weight"][1], shapes["whole.weight"][1]) if "kinds" in shapes else ()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"reranker {file} does not load: {error}", "Run `fuserank index` again.") from error
+    reranker = Reranker(len(feature_names(modalities)), *sizes)
+    load_weights(reranker, file)
+    return reranker.eval()

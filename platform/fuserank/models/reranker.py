@@ -1,13 +1,21 @@
-"""The reranker: orders candidates by what every retriever and every modality says of them.
+"""The reranker: the retriever's order, corrected by what everything known of query, candidate and user says together.
 
-A small network over each candidate's features, on top of a linear score, learnt listwise
-(ListNet: Cao et al. 2007, https://www.microsoft.com/en-us/research/publication/learning-to-rank-from-pairwise-approach-to-listwise-approach/).
-B queries · K candidates · F features.
+score = fused score + linear(features) + network(features, attention). The query attends over a candidate's fused vector
+and its modality vectors; the candidate attends over the user's recent products (as in DIN, Zhou et al. 2018,
+https://arxiv.org/abs/1706.06978). Both added parts begin at zero, so that an untrained reranker keeps the retriever's
+scores exactly; what is masked is never read.
+
+B queries · K candidates · F features · M modalities · T recent products · D, E widths of modality and fused vectors ·
+A width inside.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+BEHAVIOUR = ("popularity", "click_rate", "together")  # what feedback/behaviour.py counts
 
 
 def feature_names(modalities: tuple[str, ...]) -> tuple[str, ...]:
@@ -18,15 +26,26 @@ def feature_names(modalities: tuple[str, ...]) -> tuple[str, ...]:
         "lexical_share",
         *(f"{m}_score" for m in modalities),
         *(f"{m}_missing" for m in modalities),
+        *BEHAVIOUR,
+        *(f"{m}_taste" for m in modalities),
     )
 
 
-def candidate_features(fused: np.ndarray, lexical: np.ndarray, scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def candidate_features(
+    fused: np.ndarray,
+    lexical: np.ndarray,
+    scores: np.ndarray,
+    mask: np.ndarray,
+    behaviour: np.ndarray | None = None,
+    taste: np.ndarray | None = None,
+) -> np.ndarray:
     """One query's features.
 
     Args:
         fused: [K]; lexical: [K] BM25, 0 without a common word; scores: [K, M] of each modality alone (any value where
             missing); mask: [K, M].
+        behaviour: [K, 3] (BEHAVIOUR), taste: [K, M], likeness to the user's recent products by each modality; zeros
+            where nothing is known.
 
     Returns:
         float32 [K, F], in the order of `feature_names`.
@@ -34,27 +53,78 @@ def candidate_features(fused: np.ndarray, lexical: np.ndarray, scores: np.ndarra
     words = np.log1p(np.maximum(lexical, 0))
     share = lexical / max(float(lexical.max(initial=0)), 1e-6)  # 1 for the best worded candidate of this query
     known = np.where(mask, scores, 0)
-    columns = [fused[:, None], words[:, None], share[:, None], known, ~mask]
+    behaviour = np.zeros((len(fused), len(BEHAVIOUR))) if behaviour is None else behaviour
+    taste = np.zeros(mask.shape) if taste is None else taste
+    columns = [fused[:, None], words[:, None], share[:, None], known, ~mask, behaviour, taste]
     return np.concatenate(columns, 1, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class Context:
+    """What attention reads. What lies where a mask is false may be anything."""
+
+    asked: Tensor  # [B, D], the query
+    fused: Tensor  # [B, K, E], the candidates
+    products: Tensor  # [B, K, M, D], their modalities
+    present: Tensor  # bool [B, K, M]
+    recent: Tensor  # [B, T, E], the user's recent products
+    recent_mask: Tensor  # bool [B, T]
+
+
 class Reranker(nn.Module):
-    """[B, K, F] → [B, K]."""
+    """[B, K, F] and a Context → [B, K]."""
 
     spread: Tensor
     center: Tensor
 
-    def __init__(self, features: int, hidden: int = 16):
+    def __init__(self, features: int, modalities: int = 0, width: int = 0, fused_width: int = 0, inner: int = 16):
+        """
+        Args:
+            features: F. modalities, width, fused_width: M, D and E; 0 for a reranker that reads features alone.
+            inner: A, also of the hidden layer.
+        """
         super().__init__()
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         self.linear = nn.Linear(features, 1)
-        self.network = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.network[2].weight)  # type: ignore[arg-type]
-        with torch.no_grad():
-            self.linear.weight[0, 0] = 1.0  # untrained, it keeps the order of the fused score
+        self.attends = width > 0
+        if self.attends:
+            self.asked = nn.Linear(width, inner)
+            self.offered = nn.Linear(width, inner)
+            self.kinds = nn.Parameter(torch.zeros(modalities, inner))
+            self.whole = nn.Linear(fused_width, inner)
+            self.past_key = nn.Linear(fused_width, inner)
+            self.past_value = nn.Linear(fused_width, inner)
+        seen = features + 2 * inner * self.attends
+        self.network = nn.Sequential(nn.Linear(seen, inner), nn.Tanh(), nn.Linear(inner, 1, bias=False))
+        for layer in (self.linear, self.network[2]):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Context | None = None) -> Tensor:
         scaled = (features - self.center) / self.spread
-        return (self.linear(scaled) + self.network(scaled))[..., 0]
+        seen = scaled
+        if self.attends:
+            if context is None:
+                raise ValueError("this reranker attends: give it a context")
+            seen = torch.cat([scaled, self._offer(context), self._taste(context)], -1)
+        return features[..., 0] + (self.linear(scaled) + self.network(seen))[..., 0]
+
+    def _offer(self, context: Context) -> Tensor:
+        """What the query finds in each candidate: [B, K, A]."""
+        known = torch.where(context.present[..., None], context.products, 0).float()
+        tokens = torch.cat([self.whole(context.fused)[:, :, None], self.offered(known) + self.kinds], 2)  # [B,K,1+M,A]
+        query = self.asked(context.asked)
+        logits = torch.einsum("ba,bkma->bkm", query, tokens) / tokens.shape[-1] ** 0.5
+        held = torch.cat([torch.ones_like(context.present[..., :1]), context.present], 2)
+        weights = logits.masked_fill(~held, float("-inf")).softmax(-1)
+        return torch.einsum("bkm,bkma->bka", weights, tokens) * query[:, None]
+
+    def _taste(self, context: Context) -> Tensor:
+        """What each candidate finds in the user's past, against itself: [B, K, A]; zeros without a past."""
+        known = torch.where(context.recent_mask[..., None], context.recent, 0)
+        candidate = self.whole(context.fused)
+        logits = torch.einsum("bka,bta->bkt", candidate, self.past_key(known)) / candidate.shape[-1] ** 0.5
+        weights = logits.masked_fill(~context.recent_mask[:, None], float("-inf")).softmax(-1)
+        weights = torch.where(context.recent_mask[:, None], weights, 0)  # also where nothing is known at all
+        return torch.einsum("bkt,bta->bka", weights, self.past_value(known)) * candidate

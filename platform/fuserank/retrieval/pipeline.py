@@ -77,6 +77,13 @@ class Retriever:
                 results[i] = self._union(requests[i], near, worded, scores)
         return [result for result in results if result is not None]
 
+    def score(self, request: SearchRequest, rows: np.ndarray) -> Candidates:
+        """These rows, whether or not a search finds them, with what a search says of each; its filter is not asked."""
+        lexical = np.zeros(len(rows), np.float32)
+        if request.text and len(rows):
+            lexical = self.catalogue.lexical_index.score(request.text, rows)
+        return self._candidates(request, rows, lexical, None)
+
     def by_vector(
         self, vector: np.ndarray, k: int, filter: dict | None = None, exclude: Sequence[int] | np.ndarray = ()
     ) -> tuple[np.ndarray, np.ndarray]:

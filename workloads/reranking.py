@@ -1,0 +1,170 @@
+"""The reranker's half of `fuserank index`: lists to fit it on, from validation queries and from search sessions."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from fuserank.artifacts import stage_folder
+from fuserank.config import Experiment
+from fuserank.evaluation.slices import hidden_half, without_words
+from fuserank.feedback.behaviour import Behaviour
+from fuserank.feedback.positions import position_propensities
+from fuserank.feedback.search_sessions import Pasts
+from fuserank.losses.listwise import click_gains
+from fuserank.models.fused import FusedModel
+from fuserank.models.reranker import Reranker, feature_names
+from fuserank.retrieval.catalogue import Catalogue
+from fuserank.retrieval.lexical import LexicalIndex
+from fuserank.retrieval.pipeline import Retriever, SearchRequest
+from fuserank.retrieval.rerank_inputs import RerankInputs, as_batch, rerank_inputs
+from fuserank.retrieval.vectors import VectorIndex
+from fuserank.training.encode import encode_table
+from fuserank.training.rerank import Lists, fit_reranker, pad_lists
+from fuserank.training.splits import Splits
+from fuserank.training.supervised import fused_table
+from workloads.search_sessions import Log, held_out_queries, open_log, session_inputs
+
+NEGATIVES = 24  # of a session's list: the best candidates that were not shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Shop:
+    """The encoded catalogue."""
+
+    products: pa.Table
+    texts: list[str]
+    vectors: torch.Tensor  # [N, M, D]
+    mask: torch.Tensor  # bool [N, M]
+
+
+def fit(
+    experiment: Experiment, model: FusedModel, splits: Splits, shop: Shop, words: list[str | None], device: torch.device
+) -> tuple[Reranker, Behaviour, dict[str, float]]:
+    """The reranker, the behaviour it is served with, and figures: those of fit_reranker and `cut` (ms), the time from
+    which sessions are held out."""
+    preprocess, ids = stage_folder(experiment, "preprocess"), shop.products["product_id"].to_pylist()
+    log = open_log(preprocess, ids, experiment.index.later_sessions)
+    if log is None:
+        counted = served = Behaviour.nothing(len(ids))
+    else:
+        counted, served = log.behaviour(log.half), log.behaviour(log.cut)
+    cut = {"cut": float(log.cut)} if log is not None and log.cut is not None else {}
+    if not len(splits.validation.query_rows):
+        return Reranker(len(feature_names(model.modalities))), served, dict(cut)
+    judged = _judged(experiment, model, splits, shop, words, counted, device)
+    clicks = None if log is None else _clicked(experiment, preprocess, model, shop, log, counted, device)
+    reranker, lift = fit_reranker(judged, experiment.seed, clicks=clicks)
+    return reranker, served, lift | cut
+
+
+def _judged(
+    experiment: Experiment,
+    model: FusedModel,
+    splits: Splits,
+    shop: Shop,
+    words: list[str | None],
+    behaviour: Behaviour,
+    device: torch.device,
+) -> Lists:
+    """Validation queries over the validation catalogue, as it is and with the text of a seeded half hidden."""
+    validation = splits.validation
+    rows = validation.product_rows
+    part = shop.products.take(pa.array(rows))
+    counted = behaviour.take(rows)
+    asked, asked_mask = encode_table(model, validation.queries, validation.query_rows, splits.columns, "query", device)
+    with torch.inference_mode():
+        fused, heads = (t.cpu().numpy() for t in model.search_vectors(asked.to(device), asked_mask.to(device)))
+    grades = validation.judgments.matrix(validation.query_rows, rows)
+    hidden = hidden_half(part["product_id"].to_pylist(), experiment.evaluate.hidden_text, experiment.seed + 1)
+    seen: list[RerankInputs] = []
+    graded, judged, owner = [], [], []
+    for hide in (np.zeros(len(rows), bool), hidden):
+        shown = torch.from_numpy(without_words(shop.mask.numpy()[rows], hide, model.modalities))
+        mine = shop.vectors[torch.from_numpy(rows)]
+        texts = ["" if h else shop.texts[r] for r, h in zip(rows, hide, strict=True)]
+        with tempfile.TemporaryDirectory() as scratch:
+            catalogue = _catalogue(model, part, mine, shown, texts, Path(scratch), device)
+            requests = [
+                SearchRequest(words[q], fused[i], heads[i], candidates=experiment.index.candidates)
+                for i, q in enumerate(validation.query_rows)
+            ]
+            for i, found in enumerate(Retriever(catalogue).search(requests)):
+                seen.append(rerank_inputs(found, heads[i], catalogue, counted, []))
+                graded.append(grades[i, found.rows])
+                judged.append(grades[i][grades[i] > 0])
+                owner.append(i)
+    return pad_lists([s.features for s in seen], graded, judged, owner, as_batch(seen)[1])
+
+
+def _clicked(
+    experiment: Experiment,
+    preprocess: Path,
+    model: FusedModel,
+    shop: Shop,
+    log: Log,
+    behaviour: Behaviour,
+    device: torch.device,
+) -> Lists | None:
+    """What sessions showed and the retriever's best others; clicks count by how rarely their place is looked at."""
+    sessions = log.fitting(held_out_queries(preprocess))
+    if not sessions:
+        return None
+    propensity = position_propensities(_before(log.events, log.cut))
+    pasts = Pasts(log.events, log.ids)
+    seen: list[RerankInputs] = []
+    grades, gains, judged, owners = [], [], [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        catalogue = _catalogue(model, shop.products, shop.vectors, shop.mask, shop.texts, Path(scratch), device)
+        for session, rows, inputs in session_inputs(
+            preprocess, model, catalogue, sessions, pasts, behaviour, experiment.index.candidates, device
+        ):
+            kept = listed(session.shown, rows, inputs)
+            seen.append(take(inputs, kept))
+            clicked = np.isin(rows[kept], list(session.clicked)).astype(np.float32)
+            places = np.array([session.shown.get(row, 0) for row in rows[kept].tolist()])
+            chance = propensity[np.minimum(places, len(propensity) - 1)]
+            gains.append(click_gains(torch.from_numpy(clicked), torch.from_numpy(chance)).numpy())
+            grades.append(clicked)
+            judged.append(clicked[clicked > 0])
+            owners.append(session.user_id or session.request_id)
+    if not seen:
+        return None
+    owner = np.unique(owners, return_inverse=True)[1].tolist()
+    return pad_lists([s.features for s in seen], grades, judged, owner, as_batch(seen)[1], gains)
+
+
+def listed(shown: dict[int, int], rows: np.ndarray, inputs: RerankInputs) -> np.ndarray:
+    """Places of what was shown and of the NEGATIVES best others, by fused score."""
+    others = np.flatnonzero(~np.isin(rows, list(shown)))
+    best = others[np.argsort(-inputs.features[others, 0], kind="stable")[:NEGATIVES]]
+    return np.sort(np.concatenate([np.flatnonzero(np.isin(rows, list(shown))), best]))
+
+
+def take(inputs: RerankInputs, places: np.ndarray) -> RerankInputs:
+    """Some of the candidates."""
+    names = ("features", "fused", "products", "present")
+    return dataclasses.replace(inputs, **{name: getattr(inputs, name)[places] for name in names})
+
+
+def _catalogue(
+    model: FusedModel,
+    products: pa.Table,
+    vectors: torch.Tensor,
+    mask: torch.Tensor,
+    texts: list[str],
+    scratch: Path,
+    device: torch.device,
+) -> Catalogue:
+    matrix = fused_table(model, (vectors, mask), device).cpu().numpy()
+    lexical = LexicalIndex.build(texts, scratch)
+    index = VectorIndex.build(matrix, "flat")
+    return Catalogue(products, matrix, vectors.numpy().astype(np.float16), mask.numpy(), index, lexical)
+
+
+def _before(events: pa.Table, cut: int | None) -> pa.Table:
+    times = events["timestamp"].cast(pa.int64()).to_numpy()
+    return events if cut is None else events.filter(pa.array(times < cut))
