@@ -41,6 +41,9 @@ _TRAIN_PARTS = (
 )
 _TUNE_READS = (*(f"train.{key}" for key in _TRAIN_PARTS), "index.candidates", "index.vectors", "tune")
 
+# What the reranker learns from, beside what training reads.
+_SESSIONS = tuple(f"feedback/{name}.py" for name in ("behaviour", "history", "positions", "search_sessions"))
+
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
     "preprocess": Stage(
@@ -57,7 +60,11 @@ STAGES: dict[str, Stage] = {
         _LEARNING,
     ),
     "train": Stage(("seed", "encoders", "fusion", "loss", "train"), ("pretrain",), _LEARNING),
-    "index": Stage(("index", "evaluate.hidden_text"), ("preprocess", "train"), ("retrieval", "models", "features")),
+    "index": Stage(
+        ("index", "evaluate.hidden_text"),
+        ("preprocess", "train"),
+        ("retrieval", "models", "features", *_SESSIONS),
+    ),
     "evaluate": Stage(("evaluate", "seed"), ("index",), ("evaluation", "retrieval", "models")),
     "feedback": Stage((), ("index",), ("feedback", "store")),
     "policy": Stage(("policy", "seed"), ("feedback",), ("feedback",)),
