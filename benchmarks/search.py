@@ -200,7 +200,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     table = Table("what", "value")
     for name, value in found.items():
-        if name not in ("trials", "winner", "median_random") or not isinstance(value, dict | list):
+        if name not in ("trials", "front", "winner", "median_random") or not isinstance(value, dict | list):
             table.add_row(name, json.dumps(value))
     console.print(table)
 
