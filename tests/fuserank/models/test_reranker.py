@@ -65,10 +65,12 @@ def test_no_words_in_common_and_no_candidates() -> None:
 
 @pytest.mark.parametrize("reranker", [Reranker(F), Reranker(F, M, D, E)])
 def test_untrained_it_keeps_the_fused_scores(reranker: Reranker) -> None:
-    reranker.center.uniform_(-1, 1)
-    reranker.spread.uniform_(0.5, 2)
     known = features()
     assert torch.equal(reranker(known, context()), known[..., 0])
+    reranker.center.uniform_(-1, 1)
+    reranker.spread.uniform_(0.5, 2)
+    expected = (known[..., 0] - reranker.center[0]) / reranker.spread[0]  # the same order in other units
+    torch.testing.assert_close(reranker(known, context()), expected)
 
 
 def test_what_is_masked_is_never_read() -> None:

@@ -62,7 +62,7 @@ def test_noise_shows_no_lift() -> None:
     overfitted = _fit([lists], 60, 0)
     with torch.inference_mode():
         fitted = ndcg(overfitted(lists.features), lists).mean()
-    assert summary["reranked_ndcg@10"] < fitted - 0.1
+    assert summary["reranked_ndcg@10"] < fitted - 0.05
     assert summary["reranked_ndcg@10"] < summary["fused_ndcg@10"] + 0.12
 
 
