@@ -1,9 +1,10 @@
 """The reranker: the retriever's order, corrected by what everything known of query, candidate and user says together.
 
-score = fused score + linear(features) + network(features, attention), features and fused score standardised by what it
-was fitted on. The query attends over a candidate's fused vector and its modality vectors; the candidate attends over
-the user's recent products (as in DIN, Zhou et al. 2018, https://arxiv.org/abs/1706.06978). Both added parts begin at zero:
-an untrained reranker, which standardises nothing, keeps the retriever's scores exactly. What is masked is never read.
+score = fused score + linear(features) + network(features, attention), features and fused score standardised by what
+it was fitted on. The query attends over a candidate's fused vector and its modality vectors; the candidate attends
+over the user's recent products (as in DIN, Zhou et al. 2018, https://arxiv.org/abs/1706.06978). Both added parts
+begin at zero: an untrained reranker, which standardises nothing, keeps the retriever's scores exactly. What is masked
+is never read.
 
 B queries · K candidates · F features · M modalities · T recent products · D, E widths of modality and fused vectors ·
 A width inside.
