@@ -64,7 +64,7 @@ class Found:
 
     rows: np.ndarray  # int64 [K]
     fused: np.ndarray  # float32 [K]
-    features: RerankInputs | np.ndarray | None  # float32 [K, F] alone where nothing was learnt; None: no reranking
+    features: RerankInputs | np.ndarray | None  # float32 [K, F] alone if it does not attend; None: no reranking
     source: Source
     modalities: tuple[str, ...]
     details: Details | None = None

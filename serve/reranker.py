@@ -9,7 +9,7 @@ from serve.worker import Worker, one_thread
 
 
 class RerankerDeployment(Worker):
-    """Payload: RerankInputs of one request's candidates, or their features [K, F] alone where nothing was learnt.
+    """Payload: RerankInputs of one request's candidates, or their features [K, F] alone where it does not attend.
     Value: float32 [K] scores."""
 
     def __init__(self, generation: Path, modalities: tuple[str, ...]):
@@ -29,11 +29,6 @@ class RerankerDeployment(Worker):
 
     def work(self, payloads: list[RerankInputs | np.ndarray]) -> list[np.ndarray]:
         """One forward pass a request: bits do not depend on what else is in the batch."""
-        return [self._score(payload) for payload in payloads]
-
-    def _score(self, payload: RerankInputs | np.ndarray) -> np.ndarray:
         from fuserank.retrieval.rerank_inputs import rerank
 
-        if isinstance(payload, np.ndarray):  # the retriever saw that this reranker has learnt nothing
-            return payload[:, 0]
-        return rerank(self._model, payload)
+        return [rerank(self._model, payload) for payload in payloads]

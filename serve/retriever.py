@@ -56,7 +56,7 @@ class RetrieverDeployment(Worker):
         self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
         self._candidates = candidates
         self._behaviour = Behaviour.load(opened.model_folder)
-        self._reranks = bool(opened.manifest.get("reranker", {}).get("kept"))
+        self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
 
     def work(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch, whatever its requests are."""
@@ -104,7 +104,7 @@ class RetrieverDeployment(Worker):
                 continue
             recent = [row for row, _, _ in turns(self._events(query))]
             seen = rerank_inputs(found, heads[b].numpy(), self._catalogue, self._behaviour, recent)
-            features = seen if self._reranks else seen.features  # vectors travel only to who reads them
+            features = seen if self._attends else seen.features  # vectors travel only to who reads them
             details = None
             if query.ask.explain:
                 rows = found.rows

@@ -16,7 +16,7 @@ from fuserank.feedback.positions import position_propensities
 from fuserank.feedback.search_sessions import Pasts
 from fuserank.losses.listwise import click_gains
 from fuserank.models.fused import FusedModel
-from fuserank.models.reranker import Reranker, feature_names
+from fuserank.models.reranker import Reranker, feature_names, personal_features
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.lexical import LexicalIndex
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
@@ -27,8 +27,6 @@ from fuserank.training.rerank import Lists, fit_reranker, pad_lists
 from fuserank.training.splits import Splits
 from fuserank.training.supervised import fused_table
 from workloads.search_sessions import Log, held_out_queries, open_log, session_inputs
-
-NEGATIVES = 24  # of a session's list: the best candidates that were not shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +55,8 @@ def fit(
         return Reranker(len(feature_names(model.modalities))), served, dict(cut)
     judged = _judged(experiment, model, splits, shop, words, counted, device)
     clicks = None if log is None else _clicked(experiment, preprocess, model, shop, log, counted, device)
-    reranker, lift = fit_reranker(judged, experiment.seed, clicks=clicks)
+    personal = personal_features(model.modalities)
+    reranker, lift = fit_reranker(judged, experiment.seed, clicks=clicks, personal=personal)
     return reranker, served, lift | cut
 
 
@@ -109,7 +108,8 @@ def _clicked(
     behaviour: Behaviour,
     device: torch.device,
 ) -> Lists | None:
-    """What sessions showed and the retriever's best others; clicks count by how rarely their place is looked at."""
+    """The pages that sessions showed; clicks count by how rarely their place is looked at. What was not shown could not
+    be clicked, and says nothing."""
     sessions = log.fitting(held_out_queries(preprocess))
     if not sessions:
         return None
@@ -122,7 +122,7 @@ def _clicked(
         for session, rows, inputs in session_inputs(
             preprocess, model, catalogue, sessions, pasts, behaviour, experiment.index.candidates, device
         ):
-            kept = listed(session.shown, rows, inputs)
+            kept = np.flatnonzero(np.isin(rows, list(session.shown)))
             seen.append(take(inputs, kept))
             clicked = np.isin(rows[kept], list(session.clicked)).astype(np.float32)
             places = np.array([session.shown.get(row, 0) for row in rows[kept].tolist()])
@@ -135,13 +135,6 @@ def _clicked(
         return None
     owner = np.unique(owners, return_inverse=True)[1].tolist()
     return pad_lists([s.features for s in seen], grades, judged, owner, as_batch(seen)[1], gains)
-
-
-def listed(shown: dict[int, int], rows: np.ndarray, inputs: RerankInputs) -> np.ndarray:
-    """Places of what was shown and of the NEGATIVES best others, by fused score."""
-    others = np.flatnonzero(~np.isin(rows, list(shown)))
-    best = others[np.argsort(-inputs.features[others, 0], kind="stable")[:NEGATIVES]]
-    return np.sort(np.concatenate([np.flatnonzero(np.isin(rows, list(shown))), best]))
 
 
 def take(inputs: RerankInputs, places: np.ndarray) -> RerankInputs:

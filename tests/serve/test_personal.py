@@ -37,7 +37,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any
             parameter.normal_(0, 0.4)
     save_weights(reranker, folder / "model" / "reranker.safetensors")
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"reranker": {"kept": 1.0}}))
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"reranker": {"kept": 1.0, "attends": 1.0}}))
     return experiment, conftest.deploy(experiment), folder
 
 

@@ -13,7 +13,7 @@ from fuserank.store.database import Database
 
 TYPES = (*POSITIVE, "dislike", "remove")
 """What is read of a user: what is learnt from, and what must not be recommended again."""
-HISTORY = 50
+HISTORY = 200
 """Events of these types that are read, the latest."""
 
 Turn = tuple[int, str, float]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 BEHAVIOUR = ("popularity", "click_rate", "together")  # what feedback/behaviour.py counts
+AFFINITY = ("value_affinity", "price_affinity")  # what retrieval/traits.py counts
 
 
 def feature_names(modalities: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,8 +29,14 @@ def feature_names(modalities: tuple[str, ...]) -> tuple[str, ...]:
         *(f"{m}_score" for m in modalities),
         *(f"{m}_missing" for m in modalities),
         *BEHAVIOUR,
+        *AFFINITY,
         *(f"{m}_taste" for m in modalities),
     )
+
+
+def personal_features(modalities: tuple[str, ...]) -> tuple[bool, ...]:
+    """Of each of the F features, whether it tells of the user; it is 0 for nobody in particular."""
+    return tuple(name in ("together", *AFFINITY) or name.endswith("_taste") for name in feature_names(modalities))
 
 
 def candidate_features(
@@ -38,6 +45,7 @@ def candidate_features(
     scores: np.ndarray,
     mask: np.ndarray,
     behaviour: np.ndarray | None = None,
+    affinity: np.ndarray | None = None,
     taste: np.ndarray | None = None,
 ) -> np.ndarray:
     """One query's features.
@@ -45,8 +53,8 @@ def candidate_features(
     Args:
         fused: [K]; lexical: [K] BM25, 0 without a common word; scores: [K, M] of each modality alone (any value where
             missing); mask: [K, M].
-        behaviour: [K, 3] (BEHAVIOUR), taste: [K, M], likeness to the user's recent products by each modality; zeros
-            where nothing is known.
+        behaviour: [K, 3] (BEHAVIOUR), affinity: [K, 2] (AFFINITY), taste: [K, M], likeness to the user's products by
+            each modality; zeros where nothing is known.
 
     Returns:
         float32 [K, F], in the order of `feature_names`.
@@ -55,8 +63,9 @@ def candidate_features(
     share = lexical / max(float(lexical.max(initial=0)), 1e-6)  # 1 for the best worded candidate of this query
     known = np.where(mask, scores, 0)
     behaviour = np.zeros((len(fused), len(BEHAVIOUR))) if behaviour is None else behaviour
+    affinity = np.zeros((len(fused), len(AFFINITY))) if affinity is None else affinity
     taste = np.zeros(mask.shape) if taste is None else taste
-    columns = [fused[:, None], words[:, None], share[:, None], known, ~mask, behaviour, taste]
+    columns = [fused[:, None], words[:, None], share[:, None], known, ~mask, behaviour, affinity, taste]
     return np.concatenate(columns, 1, dtype=np.float32)
 
 
@@ -77,6 +86,7 @@ class Reranker(nn.Module):
 
     spread: Tensor
     center: Tensor
+    used: Tensor
 
     def __init__(self, features: int, modalities: int = 0, width: int = 0, fused_width: int = 0, inner: int = 16):
         """
@@ -87,6 +97,7 @@ class Reranker(nn.Module):
         super().__init__()
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("used", torch.ones(features))  # 0: a feature that is not looked at
         self.linear = nn.Linear(features, 1)
         self.attends = width > 0
         if self.attends:
@@ -104,12 +115,12 @@ class Reranker(nn.Module):
 
     def forward(self, features: Tensor, context: Context | None = None) -> Tensor:
         scaled = (features - self.center) / self.spread
-        seen = scaled
+        known = seen = scaled * self.used
         if self.attends:
             if context is None:
                 raise ValueError("this reranker attends: give it a context")
-            seen = torch.cat([scaled, self._offer(context), self._taste(context)], -1)
-        return scaled[..., 0] + (self.linear(scaled) + self.network(seen))[..., 0]
+            seen = torch.cat([known, self._offer(context), self._taste(context)], -1)
+        return scaled[..., 0] + (self.linear(known) + self.network(seen))[..., 0]
 
     def _offer(self, context: Context) -> Tensor:
         """What the query finds in each candidate: [B, K, A]."""

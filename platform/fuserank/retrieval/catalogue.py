@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from fuserank.errors import EmptyCatalogueError, ModelError, StageError
 from fuserank.retrieval.filters import Filters
 from fuserank.retrieval.lexical import LexicalIndex
+from fuserank.retrieval.traits import Traits
 from fuserank.retrieval.vectors import Kind, VectorIndex
 
 
@@ -85,6 +86,11 @@ class Catalogue:
     def filters(self) -> Filters:
         """Filters over the products."""
         return Filters(self.products)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What the products are like."""
+        return Traits(self.products)
 
     def documents(self, rows: np.ndarray) -> list[dict[str, Any]]:
         """The product records of these rows, in their order; prices are Decimal, attributes a dict."""

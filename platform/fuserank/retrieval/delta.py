@@ -21,6 +21,7 @@ from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.delta_records import DeltaRecords
 from fuserank.retrieval.delta_vectors import DeltaVectors
 from fuserank.retrieval.delta_words import DeltaWords
+from fuserank.retrieval.traits import Traits
 from fuserank.retrieval.vectors import Kind
 
 CHUNK = 500  # products turned into Python objects at a time, so that searches get their turn
@@ -47,7 +48,7 @@ class Applied:
 
 class LiveCatalogue:
     """What Retriever searches: a Catalogue's `size, ids, rows, vectors, modality_vectors, mask, vector_index,
-    lexical_index` and `filters`, all of them with the changes applied."""
+    lexical_index, filters` and `traits`, all of them with the changes applied."""
 
     def __init__(self, base: Catalogue, base_seq: int, product_text: Callable[[Mapping[str, Any]], str], scratch: Path):
         """
@@ -63,6 +64,7 @@ class LiveCatalogue:
         self.vector_index = DeltaVectors(base.vector_index, (base.vectors, base.modality_vectors, base.mask))
         self.lexical_index = DeltaWords(base.lexical_index, scratch)
         self.filters = DeltaRecords(base.products)
+        self.traits = Traits(base.products)
         self.vectors = self.vector_index.fused
         self.modality_vectors = self.vector_index.modalities
         self.mask = self.vector_index.mask
@@ -111,7 +113,8 @@ class LiveCatalogue:
             if text != self._text_of(row):
                 self.lexical_index.put(row, text)
                 self._texts[row] = text
-        self.filters.put(records)
+        if records:
+            self.traits.put(list(records), self.filters.put(records))
         self.lexical_index.commit()
         self.seq = changes[-1].seq
         self.version += 1
@@ -145,7 +148,7 @@ class LiveCatalogue:
             self.ids.append(product_id)
             self._texts[self.rows[product_id]] = None
         if product_ids:
-            for part in (self.vector_index, self.lexical_index, self.filters):
+            for part in (self.vector_index, self.lexical_index, self.filters, self.traits):
                 part.grow(len(product_ids))
 
     def _drop(self, row: int) -> None:

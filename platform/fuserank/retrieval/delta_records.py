@@ -46,10 +46,8 @@ class DeltaRecords:
         self._gone = np.concatenate([self._gone, np.ones(count, bool)])
         self.size += count
 
-    def put(self, records: dict[int, dict[str, Any]]) -> None:
-        """Rows' records (PRODUCT rows) from now on."""
-        if not records:
-            return
+    def put(self, records: dict[int, dict[str, Any]]) -> pa.Table:
+        """Rows' records (PRODUCT rows) from now on; returns them as a table."""
         for row in records:
             self._place[row] = len(self._rows)
             self._rows.append(row)
@@ -58,6 +56,7 @@ class DeltaRecords:
         self._tidy(pa.concat_tables([self._delta, added]))
         if self._since is not None:
             self._since |= records.keys()
+        return added
 
     def drop(self, row: int) -> None:
         """The row is no product until `put`."""

@@ -18,7 +18,8 @@ from fuserank.retrieval.pipeline import Candidates
 if TYPE_CHECKING:
     from fuserank.models.reranker import Context, Reranker
 
-RECENT = 16  # latest turns of a user that are looked at (T)
+RECENT = 16  # latest turns of a user that attention looks at (T)
+PRIOR = 3.0  # products of no taste that every past is thought to begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +48,23 @@ def rerank_inputs(
 
     Args:
         heads: float32 [M, D], the query as each modality of a product is asked.
-        recent: rows of the user's turns, oldest first; the last RECENT count.
+        recent: rows of the user's turns, oldest first.
     """
-    latest = np.array(recent[-RECENT:], np.int64)
+    turned = np.array(recent, np.int64)
     products, present = catalogue.modality_vectors[found.rows], catalogue.mask[found.rows]
-    taste = _taste(products, present, catalogue.modality_vectors[latest], catalogue.mask[latest])
-    counted = behaviour.columns(found.rows, latest.tolist())
-    features = candidate_features(found.fused, found.lexical, found.modalities, found.mask, counted, taste)
+    taste = _taste(products, present, catalogue.modality_vectors[turned], catalogue.mask[turned])
+    counted, affinity = behaviour.columns(found.rows, recent), catalogue.traits.affinity(found.rows, recent)
+    features = candidate_features(found.fused, found.lexical, found.modalities, found.mask, counted, affinity, taste)
     fused = np.asarray(catalogue.vectors[found.rows], np.float32)
-    past = np.asarray(catalogue.vectors[latest], np.float32)
+    past = np.asarray(catalogue.vectors[turned[-RECENT:]], np.float32)
     return RerankInputs(features, heads.mean(0), fused, products, present, past)
 
 
 def _taste(products: np.ndarray, present: np.ndarray, past: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Mean likeness of each candidate to the past by each modality, over those that have it: float32 [K, M]."""
+    """Mean likeness of each candidate to the past by each modality, PRIOR more being like nothing: float32 [K, M]."""
     if not len(past):
         return np.zeros(present.shape, np.float32)
-    there = np.where(known[..., None], past, 0).astype(np.float32).sum(0) / np.maximum(known.sum(0), 1)[:, None]
+    there = np.where(known[..., None], past, 0).astype(np.float32).sum(0) / (known.sum(0) + PRIOR)[:, None]
     mine = np.where(present[..., None], products, 0).astype(np.float32)
     return np.einsum("kmd,md->km", mine, there)
 
@@ -96,12 +97,17 @@ def as_batch(parts: Sequence[RerankInputs], length: int | None = None) -> "tuple
     return padded([part.features for part in parts], size), context, np.arange(size) < count[:, None]
 
 
-def rerank(reranker: "Reranker", seen: RerankInputs) -> np.ndarray:
-    """Scores of one request's candidates, float32 [K]; the one way there is, offline and served."""
+def rerank(reranker: "Reranker", seen: RerankInputs | np.ndarray) -> np.ndarray:
+    """Scores of one request's candidates, float32 [K]; the one way there is, offline and served.
+
+    Args:
+        seen: their features [K, F] are enough for a reranker that does not attend.
+    """
     import torch
 
     if not len(seen):
         return np.zeros(0, np.float32)
-    features, context, _ = as_batch([seen])
+    features = seen if isinstance(seen, np.ndarray) else seen.features
+    context = as_batch([seen])[1] if reranker.attends and isinstance(seen, RerankInputs) else None
     with torch.inference_mode():
-        return reranker(torch.from_numpy(features), context)[0].numpy()
+        return reranker(torch.from_numpy(features[None]), context)[0].numpy()

@@ -2,18 +2,22 @@
 by cross-validation over queries and over users."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fuserank.evaluation.intervals import interval
+from fuserank.evaluation.intervals import Interval, interval
 from fuserank.evaluation.metrics import ndcg_at_k
 from fuserank.losses.listwise import weighted_listwise_loss
 from fuserank.models.reranker import Context, Reranker
 
 BATCH = 32  # lists a step, of each kind
+DEPTH = 128  # candidates of each, the first of the fused order
+PREFIXES = ("", "clicks_")  # of figures, by group
+PARTS = ("relevance", "personal", "attention")
 
 
 @dataclass
@@ -28,16 +32,17 @@ class Lists:
     context: Context | None = None  # without one, a reranker that reads features alone is fitted
     gains: Tensor | None = None  # [Q, K] what the loss ranks by; None: 2^grade − 1
 
-    def part(self, rows: np.ndarray) -> "Lists":
+    def part(self, rows: np.ndarray, depth: int | None = None) -> "Lists":
+        """Some of the lists, of each the first `depth` candidates (None: all)."""
         index = torch.from_numpy(rows)
         context = None
         if self.context is not None:
-            context = Context(**{f.name: getattr(self.context, f.name)[index] for f in dataclasses.fields(Context)})
-        gains = None if self.gains is None else self.gains[index]
-        judged = [self.judged[i] for i in rows]
-        return Lists(
-            self.features[index], self.grades[index], self.mask[index], judged, self.owner[rows], context, gains
-        )
+            held = {f.name: getattr(self.context, f.name) for f in dataclasses.fields(Context)}
+            held |= {name: held[name][:, :depth] for name in ("fused", "products", "present")}
+            context = Context(**{name: tensor[index] for name, tensor in held.items()})
+        features, grades, mask = (tensor[:, :depth][index] for tensor in (self.features, self.grades, self.mask))
+        gains = None if self.gains is None else self.gains[:, :depth][index]
+        return Lists(features, grades, mask, [self.judged[i] for i in rows], self.owner[rows], context, gains)
 
     def target(self) -> Tensor:
         """[Q, K] gains."""
@@ -66,23 +71,34 @@ def pad_lists(
     return Lists(padded, graded, mask, judged, np.array(owner), context, weighed)
 
 
-def new_reranker(lists: Lists) -> Reranker:
+@dataclass(frozen=True)
+class Part:
+    """What a reranker may look at."""
+
+    used: Tensor  # bool [F]
+    attends: bool = False
+    clicks: bool = False  # fitted on clicks alone
+
+
+def new_reranker(lists: Lists, attends: bool = False) -> Reranker:
     """An untrained one that fits the lists."""
     features = lists.features.shape[2]
-    if lists.context is None:
+    if lists.context is None or not attends:
         return Reranker(features).eval()
     products, fused = lists.context.products, lists.context.fused
     return Reranker(features, products.shape[2], products.shape[3], fused.shape[2]).eval()
 
 
-def _fit(groups: list[Lists], steps: int, seed: int) -> Reranker:
-    """Each step sees a batch of every group; their losses count alike."""
+def _fit(groups: list[Lists], steps: int, seed: int, part: Part) -> Reranker:
+    """Each step sees a batch of every group, of each list what retrieval put first; their losses count alike."""
     torch.manual_seed(seed)
     draw = torch.Generator().manual_seed(seed)
-    reranker = new_reranker(groups[0]).train()
+    groups = groups[1:] if part.clicks else groups
+    reranker = new_reranker(groups[0], part.attends).train()
     known = torch.cat([lists.features[lists.mask] for lists in groups])
     reranker.center.copy_(known.mean(0))
     reranker.spread.copy_(known.std(0, correction=0).clamp(min=1e-3))
+    reranker.used.copy_(part.used)
     linear = list(reranker.linear.parameters())
     network = [p for name, p in reranker.named_parameters() if not name.startswith("linear.")]
     groups_of = [{"params": linear, "lr": 0.02}, {"params": network, "lr": 0.003}]  # attention learns by heart at .02
@@ -91,9 +107,10 @@ def _fit(groups: list[Lists], steps: int, seed: int) -> Reranker:
     for _ in range(steps):
         optimizer.zero_grad()
         for lists in groups:
-            chosen = lists
-            if len(lists.owner) > BATCH:
-                chosen = lists.part(torch.randperm(len(lists.owner), generator=draw)[:BATCH].numpy())
+            rows = np.arange(len(lists.owner))
+            if len(rows) > BATCH:
+                rows = torch.randperm(len(rows), generator=draw)[:BATCH].numpy()
+            chosen = lists.part(rows, DEPTH)
             scores = reranker(chosen.features, chosen.context)
             weighted_listwise_loss(scores, chosen.target(), chosen.mask).backward()
         optimizer.step()
@@ -121,47 +138,87 @@ def ndcg(scores: Tensor, lists: Lists) -> np.ndarray:
 
 
 def fit_reranker(
-    lists: Lists, seed: int, folds: int = 5, steps: int = 100, clicks: Lists | None = None
+    lists: Lists,
+    seed: int,
+    folds: int = 5,
+    steps: int = 100,
+    clicks: Lists | None = None,
+    personal: Sequence[bool] = (),
 ) -> tuple[Reranker, dict[str, float]]:
     """The reranker, and the cross-validated nDCG@10 of it and of the fused order it started from.
 
-    It is fitted on all lists if the lift seen in cross-validation is clear of 0 – the 95 % bootstrap interval of the
-    paired difference, owners resampled – on judgments or on clicks, and not clearly negative on the other. Without
-    that, or with too few owners to tell, it is an untrained one, which keeps the fused order: nothing unproven reorders
-    answers.
+    It is put together of parts, each tried on what was kept before it: `relevance`, all features that tell nothing of
+    the user; `personal`, those that do, fitted on clicks alone unless relevance was kept; `attention`. A part is kept
+    if its lift over what was kept before, at first the fused order, is clear of 0 in cross-validation – the 95 %
+    bootstrap interval of the paired difference, owners resampled – on judgments or on clicks, and not clearly negative
+    on the other. Without any, or with too few owners to tell, it is an untrained one, which keeps the fused order:
+    nothing unproven reorders answers.
 
     Args:
         lists: of judged queries, owned by them. clicks: of search sessions, owned by their users.
+        personal: of each feature, whether it tells of the user; none if not given.
 
     Returns:
-        The reranker and `fused_ndcg@10`; where there were enough owners also `reranked_ndcg@10`, `lift_low`,
-        `lift_high`, and `kept` (1 or 0); with clicks the same names of them, after `clicks_`.
+        The reranker and `fused_ndcg@10`; where there were enough owners also `<part>_ndcg@10` of every part tried,
+        `<part>` (1 or 0, whether it was kept) and, of all that was kept – if nothing was, of relevance –
+        `reranked_ndcg@10`, `lift_low` and `lift_high`; `kept` and `attends` (1 or 0). With clicks the measures of them
+        too, after `clicks_`.
     """
     groups = [lists] if clicks is None or len(np.unique(clicks.owner)) < 2 * folds else [lists, clicks]
-    before = [ndcg(group.features[..., 0], group) for group in groups]
-    summary = {"fused_ndcg@10": float(np.nanmean(before[0]))}
+    fused = [ndcg(group.features[..., 0], group) for group in groups]
+    summary = {"fused_ndcg@10": float(np.nanmean(fused[0]))}
     if len(np.unique(lists.owner)) < 2 * folds:
         return new_reranker(lists), summary
+    of_user = torch.tensor([*personal] or [False] * lists.features.shape[2])
+    only = torch.zeros(len(of_user), dtype=torch.bool)
+    only[0] = True  # the fused score, for its scale
+    kept, best, tried = Part(only), fused, dict[str, list[np.ndarray]]()
+    for name in PARTS[: 3 if lists.context is not None else 2]:
+        if name == "personal" and (len(groups) == 1 or not of_user.any()):
+            continue
+        used = {"relevance": ~of_user, "personal": kept.used | of_user}.get(name, kept.used)
+        clicked = len(groups) > 1 and not (used & ~of_user & ~only).any()
+        part = Part(used, name == "attention", clicked and name == "personal")
+        tried[name] = _cross_validated(groups, folds, steps, seed, part)
+        proven = _proven(_lifts(tried[name], best, groups, seed))
+        summary[name] = float(proven)
+        if proven:
+            kept, best = part, tried[name]
+    found = best if best is not fused else tried["relevance"]
+    for prefix, before, after, lift, *parts in zip(
+        PREFIXES, fused, found, _lifts(found, fused, groups, seed), *tried.values(), strict=False
+    ):
+        summary |= {f"{prefix}fused_ndcg@10": float(np.nanmean(before))}
+        summary |= {f"{prefix}{n}_ndcg@10": float(np.nanmean(v)) for n, v in zip(tried, parts, strict=True)}
+        summary |= {f"{prefix}reranked_ndcg@10": float(np.nanmean(after))}
+        summary |= {f"{prefix}lift_low": lift.low, f"{prefix}lift_high": lift.high}
+    summary |= {"kept": float(best is not fused), "attends": float(kept.attends)}
+    return (new_reranker(lists) if best is fused else _fit(groups, steps, seed, kept)), summary
+
+
+def _cross_validated(groups: list[Lists], folds: int, steps: int, seed: int, part: Part) -> list[np.ndarray]:
+    """nDCG@10 [Q] of each group's lists, each scored by a reranker that was fitted without its owner."""
     sides = [_folds(group.owner, folds, seed) for group in groups]
-    after = [np.full(len(group.owner), np.nan) for group in groups]
+    found = [np.full(len(group.owner), np.nan) for group in groups]
     for held in range(folds):
         training = [group.part(np.flatnonzero(side != held)) for group, side in zip(groups, sides, strict=True)]
-        fitted = _fit(training, steps, seed)
-        for group, side, values in zip(groups, sides, after, strict=True):
+        fitted = _fit(training, steps, seed, part)
+        for group, side, values in zip(groups, sides, found, strict=True):
             rows = np.flatnonzero(side == held)
-            part = group.part(rows)
-            values[rows] = ndcg(scored(fitted, part), part)
-    lifts = [
-        interval(_by_owner(found - fused, group.owner), seed=seed)
-        for group, fused, found in zip(groups, before, after, strict=True)
+            mine = group.part(rows)
+            values[rows] = ndcg(scored(fitted, mine), mine)
+    return found
+
+
+def _lifts(after: list[np.ndarray], before: list[np.ndarray], groups: list[Lists], seed: int) -> list[Interval]:
+    return [
+        interval(_by_owner(new - old, group.owner), seed=seed)
+        for new, old, group in zip(after, before, groups, strict=True)
     ]
-    for prefix, fused, found, lift in zip(("", "clicks_"), before, after, lifts, strict=False):
-        summary |= {f"{prefix}fused_ndcg@10": float(np.nanmean(fused))}
-        summary |= {f"{prefix}reranked_ndcg@10": float(np.nanmean(found))}
-        summary |= {f"{prefix}lift_low": lift.low, f"{prefix}lift_high": lift.high}
-    kept = any(lift.low > 0 for lift in lifts) and not any(lift.high < 0 for lift in lifts)
-    summary["kept"] = float(kept)
-    return (_fit(groups, steps, seed) if kept else new_reranker(lists)), summary
+
+
+def _proven(lifts: list[Interval]) -> bool:
+    return any(lift.low > 0 for lift in lifts) and not any(lift.high < 0 for lift in lifts)
 
 
 def _folds(owner: np.ndarray, folds: int, seed: int) -> np.ndarray:

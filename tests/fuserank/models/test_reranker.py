@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fuserank.models.reranker import BEHAVIOUR, Context, Reranker, candidate_features, feature_names
+from fuserank.models.reranker import AFFINITY, BEHAVIOUR, Context, Reranker, candidate_features, feature_names
 
 MODALITIES = ("text", "image")
 B, K, F, M, D, E, T = 3, 7, 12, 2, 5, 6, 4
@@ -43,24 +43,25 @@ def test_features_by_hand() -> None:
     scores = np.array([[0.4, -np.inf], [0.1, 0.2], [np.nan, 0.3]], np.float32)
     mask = np.array([[True, False], [True, True], [False, True]])
     behaviour, taste = np.arange(9.0).reshape(3, 3), np.array([[0.6, 0], [0.7, 0.8], [0, 0.9]])
-    found = candidate_features(fused, lexical, scores, mask, behaviour, taste)
+    affinity = np.array([[-1.0, 0.1], [-2, 0.2], [-3, 0.3]])
+    found = candidate_features(fused, lexical, scores, mask, behaviour, affinity, taste)
     names = feature_names(MODALITIES)
     first = ("fused", "lexical", "lexical_share", "text_score", "image_score", "text_missing", "image_missing")
-    assert names == (*first, *BEHAVIOUR, "text_taste", "image_taste")
+    assert names == (*first, *BEHAVIOUR, *AFFINITY, "text_taste", "image_taste")
     expected = [
-        [0.5, np.log(4.0), 1.0, 0.4, 0, 0, 1, 0, 1, 2, 0.6, 0],
-        [-0.2, 0, 0, 0.1, 0.2, 0, 0, 3, 4, 5, 0.7, 0.8],
-        [0.1, np.log(2.5), 0.5, 0, 0.3, 1, 0, 6, 7, 8, 0, 0.9],
+        [0.5, np.log(4.0), 1.0, 0.4, 0, 0, 1, 0, 1, 2, -1, 0.1, 0.6, 0],
+        [-0.2, 0, 0, 0.1, 0.2, 0, 0, 3, 4, 5, -2, 0.2, 0.7, 0.8],
+        [0.1, np.log(2.5), 0.5, 0, 0.3, 1, 0, 6, 7, 8, -3, 0.3, 0, 0.9],
     ]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(candidate_features(fused, lexical, scores, mask)[:, 7:], np.zeros((3, 5)))
+    np.testing.assert_allclose(candidate_features(fused, lexical, scores, mask)[:, 7:], np.zeros((3, 7)))
 
 
 def test_no_words_in_common_and_no_candidates() -> None:
     nothing = candidate_features(np.zeros(2), np.zeros(2), np.zeros((2, 2)), np.ones((2, 2), bool))
     assert (nothing == 0).all()
-    assert candidate_features(np.zeros(0), np.zeros(0), np.zeros((0, 2)), np.zeros((0, 2), bool)).shape == (0, 12)
+    assert candidate_features(np.zeros(0), np.zeros(0), np.zeros((0, 2)), np.zeros((0, 2), bool)).shape == (0, 14)
 
 
 @pytest.mark.parametrize("reranker", [Reranker(F), Reranker(F, M, D, E)])

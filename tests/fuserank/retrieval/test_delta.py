@@ -195,6 +195,18 @@ def test_rows_are_for_good_and_alike_however_changes_are_grouped(tmp_path):
     assert rows[0][N:] == [(N, "n1"), (N + 1, "n2")]
 
 
+def test_a_product_is_liked_for_what_it_is_now(tmp_path):
+    shop = World(tmp_path)
+    same = [row for row in range(N) if shop.records[shop.live.ids[row]]["brand"] == "b1"][:3]
+    other = next(row for row in range(N) if shop.records[shop.live.ids[row]]["brand"] == "b2")
+    before = shop.live.traits.affinity(np.array([other]), same)
+    record = shop.records[shop.live.ids[other]] | {"brand": "b1", "category": ["Shop", "c1"]}
+    shop.live.apply([Applied(1, shop.live.ids[other], record), Applied(2, "new", record, draw(1, "new"))])
+    after = shop.live.traits.affinity(np.array([other, shop.live.rows["new"]]), same)
+    assert after[0, 0] > before[0, 0] + 1
+    assert after[0].tolist() == after[1].tolist()
+
+
 def test_a_new_attribute_can_be_filtered_on_and_an_unknown_one_is_refused(tmp_path):
     world = World(tmp_path)
     with pytest.raises(FilterError, match=r"attributes\.glow"):

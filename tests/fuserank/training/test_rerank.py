@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fuserank.training.rerank import Lists, _fit, fit_reranker, ndcg, pad_lists
+from fuserank.training.rerank import Lists, Part, _fit, fit_reranker, ndcg, pad_lists
 
 
 def planted(seed: int, queries: int = 40, signal: float = 1.0) -> Lists:
@@ -54,12 +54,60 @@ def test_a_lift_that_may_be_chance_is_not_kept() -> None:
     assert fit_reranker(planted(0), seed=0, steps=60)[1]["kept"] == 1
 
 
+def pages(seed: int, users: int = 60, taste: float = 2.0, hidden: float = 0.0) -> Lists:
+    """Pages of clicks that follow the fused score, the second feature by `hidden` and the fifth by `taste`."""
+    random = np.random.default_rng(seed)
+    features = [random.normal(size=(8, 5)).astype(np.float32) for _ in range(3 * users)]
+    clicked = [(f[:, 0] + hidden * f[:, 1] + taste * f[:, 4] + random.normal(size=8) > 1.5).astype(np.float32) for f in features]
+    return pad_lists(features, clicked, [c[c > 0] for c in clicked], [n // 3 for n in range(3 * users)])
+
+
+PERSONAL = (False, False, False, False, True)
+
+
+def test_what_tells_of_the_user_is_learnt_from_clicks_and_leaves_other_searches_alone() -> None:
+    """Judgments that the fused score explains; clicks that follow taste: only the part about the user is kept."""
+    lists = planted(2, 30)
+    lists.features[..., 4] = 0  # judged for nobody in particular
+    lists.features[..., 0] = lists.grades + 0.01 * lists.features[..., 0]
+    reranker, summary = fit_reranker(lists, seed=0, steps=60, clicks=pages(0), personal=PERSONAL)
+    assert (summary["relevance"], summary["personal"], summary["kept"], summary["attends"]) == (0, 1, 1, 0)
+    assert reranker.used.tolist() == [1, 0, 0, 0, 1]
+    assert summary["clicks_lift_low"] > 0.05
+    fresh = pages(1)
+    with torch.inference_mode():
+        found, fused = (ndcg(scores, fresh) for scores in (reranker(fresh.features), fresh.features[..., 0]))
+        assert torch.equal(
+            reranker(lists.features).argsort(dim=1, stable=True), lists.features[..., 0].argsort(dim=1, stable=True)
+        )
+    assert np.nanmean(found - fused) == pytest.approx(
+        summary["clicks_reranked_ndcg@10"] - summary["clicks_fused_ndcg@10"], abs=0.05
+    )
+
+
+def test_both_parts_are_kept_where_both_lift() -> None:
+    lists = planted(0)
+    lists.features[..., 4] = 0
+    reranker, summary = fit_reranker(lists, seed=0, steps=60, clicks=pages(0, hidden=1), personal=PERSONAL)
+    assert (summary["relevance"], summary["personal"]) == (1, 1)
+    assert reranker.used.tolist() == [1] * 5
+    assert summary["clicks_personal_ndcg@10"] > summary["clicks_relevance_ndcg@10"] + 0.05
+    assert summary["reranked_ndcg@10"] == summary["personal_ndcg@10"]
+
+
+def test_taste_that_clicks_do_not_follow_is_not_kept() -> None:
+    lists = planted(2, 30)
+    lists.features[..., 0] = lists.grades
+    _, summary = fit_reranker(lists, seed=0, steps=60, clicks=pages(0, taste=0), personal=PERSONAL)
+    assert (summary["personal"], summary["kept"]) == (0, 0)
+
+
 def test_noise_shows_no_lift() -> None:
     """Features of pure noise: cross-validation must not report what fitting alone would show."""
     lists = planted(2, queries=12)
     lists.features = torch.randn(lists.features.shape, generator=torch.Generator().manual_seed(0))
     _, summary = fit_reranker(lists, seed=0, steps=60)
-    overfitted = _fit([lists], 60, 0)
+    overfitted = _fit([lists], 60, 0, Part(torch.ones(5, dtype=torch.bool)))
     with torch.inference_mode():
         fitted = ndcg(overfitted(lists.features), lists).mean()
     assert summary["reranked_ndcg@10"] < fitted - 0.05

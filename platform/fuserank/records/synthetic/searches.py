@@ -23,7 +23,7 @@ def click_chance(grade: float, taste: float, position: int) -> float:
 def make_searches(
     products: list[Product], users: list[User], queries: list[Query], clicked: Mapping[str, set[str]], seed: int
 ) -> Iterator[dict]:
-    """Events in time order within each user; 3–5 searches a user, for queries about types that they like.
+    """Events in time order within each user; 10–16 searches a user, for queries about types that they like.
 
     The page is what a plain search would show: SLATE products of the wanted type, better grades earlier by tendency,
     nobody's taste in it. What a user has clicked before is left out, as everywhere in this shop.
@@ -39,7 +39,7 @@ def make_searches(
     for user in users:
         done = set(clicked.get(user.user_id, ()))
         known = [query for query in queries if query.type in user.types]
-        times = sorted(draw.uniform(0, DAYS * 86_400_000) for _ in range(draw.randint(3, 5)))
+        times = sorted(draw.uniform(0, DAYS * 86_400_000) for _ in range(draw.randint(10, 16)))
         for session, offset in enumerate(times if known else ()):
             query, now = draw.choice(known), START + int(offset)
             found = [p for p in by_type[query.type] if p.product_id not in done]
