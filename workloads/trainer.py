@@ -11,12 +11,12 @@ from typing import Any
 from fuserank.config import Train
 from fuserank.errors import StageError
 
-# Ray Train calls the worker function in a thread, and glibc gives threads arenas that it hands back to the system at
-# every step: one arena that keeps what it has saves those page faults. Threads of OpenMP that wait for one another give
-# the core away after a fifth of a millisecond, not after three: on a machine with other work these spins made a step
-# take five times as long (docs/EXPERIMENTS.md, 2026-11-26).
+# Ray Train calls the worker function in a thread, and glibc hands memory of threads back to the system at every step:
+# keeping it saves those page faults. (One arena for all threads saves more of them and costs a quarter of the speed:
+# threads that allocate wait for one another.) Threads of OpenMP that wait give the core away after a fifth of a
+# millisecond, not after three: on a machine with other work these spins made a step take five times as long
+# (docs/EXPERIMENTS.md, 2026-11-26 and -27).
 WORKER = {
-    "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "GOMP_SPINCOUNT": "20000",

@@ -58,7 +58,10 @@ def pages(seed: int, users: int = 60, taste: float = 2.0, hidden: float = 0.0) -
     """Pages of clicks that follow the fused score, the second feature by `hidden` and the fifth by `taste`."""
     random = np.random.default_rng(seed)
     features = [random.normal(size=(8, 5)).astype(np.float32) for _ in range(3 * users)]
-    clicked = [(f[:, 0] + hidden * f[:, 1] + taste * f[:, 4] + random.normal(size=8) > 1.5).astype(np.float32) for f in features]
+    clicked = [
+        (f[:, 0] + hidden * f[:, 1] + taste * f[:, 4] + random.normal(size=8) > 1.5).astype(np.float32)
+        for f in features
+    ]
     return pad_lists(features, clicked, [c[c > 0] for c in clicked], [n // 3 for n in range(3 * users)])
 
 
