@@ -36,6 +36,7 @@ def connect(flags: dict[str, str] | None = None) -> Iterator[None]:
     joined = "RAY_ADDRESS" in os.environ or "RAY_JOB_ID" in os.environ
     if not joined:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # this command's own cluster, on loopback, for its own life
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes its one machine away
     environment = {"env_vars": {"PYTHONPATH": python_path()}}
     ray.init(
         address=None if joined else "local",

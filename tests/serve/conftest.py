@@ -108,8 +108,11 @@ def deployments(experiment: Experiment) -> dict[str, Any]:
 
 
 @pytest.fixture
-def gateway(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
-    return front(experiment, deployments)
+def gateway(experiment: Experiment, deployments: dict[str, Any]) -> Iterator[Gateway]:
+    made = front(experiment, deployments)
+    yield made
+    if isinstance(made.documents, LiveDocuments):
+        made.documents.close()  # followers that nobody stops poll the database until the last test
 
 
 @pytest.fixture

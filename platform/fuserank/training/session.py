@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fuserank.training.group import Group
+from fuserank.training.helpers import give_way
 
 
 class Session:
@@ -24,6 +25,7 @@ class Session:
         self.group = Group(context.get_world_rank(), context.get_world_size())
         self.device: torch.device = get_device()
         self.seconds, self.saved = seconds, time.monotonic()
+        self._asked = False
 
     @property
     def first(self) -> bool:
@@ -31,7 +33,10 @@ class Session:
         return self.group.rank == 0
 
     def due(self) -> bool:
-        """Whether a checkpoint is due: the first worker's clock, heard by all."""
+        """Whether a checkpoint is due: the first worker's clock, heard by all. Asked after every step."""
+        if not self._asked:  # helpers start beside the worker; by the first step they are there
+            self._asked = True
+            give_way()
         return self.group.agree(float(time.monotonic() - self.saved >= self.seconds), self.device) > 0
 
     def report(self, metrics: dict[str, Any], write: Callable[[Path], Any]) -> None:
