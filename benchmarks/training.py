@@ -1,7 +1,8 @@
 """Training under Ray Train against a bare PyTorch loop on the same model and data; cached against recomputed encoders.
 
 Products a second of whole epochs (encoders, bank, fusion, recommender; no validation), each side in a process of its
-own, in one run on one machine; median of `--repeat`, sides taking turns. The bare loop has torch's own dropout, no
+own, in one run on one machine; median of `--repeat`, sides taking turns, ratios of neighbours in time, because machines
+that are shared move by a fifth between minutes. The bare loop has torch's own dropout, no
 checkpoints, no tracking and no Ray. Frozen encoders are measured at the demo's size, where they cost little, and at the
 size people freeze (MiniLM's six layers of 384, ResNet-50 on 224 × 224; weights do not matter for time).
 
@@ -161,10 +162,15 @@ def measure(side: str, root: str, quick: bool) -> float:
     return json.loads(run.stdout.splitlines()[-1])["speed"]
 
 
+def ratio(found: dict[str, list[float]], above: str, below: str) -> float:
+    """Median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(found[above], found[below], strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--root", help=argparse.SUPPRESS)
@@ -188,10 +194,10 @@ def main() -> None:
     for side, speeds in found.items():
         table.add_row(side, f"{middle[side]:,.0f}", f"{min(speeds):,.0f}–{max(speeds):,.0f}")
     Console().print(table)
-    plain, trained, small, small_cached, large, large_cached = middle.values()
-    figures = {"ratio_vs_bare": trained / plain, "cached_speedup": large_cached / large}
-    figures |= {"cached_speedup_small_encoders": small_cached / small}
-    figures |= {"bare_products_s": plain, "ours_products_s": trained}
+    plain, trained, small, small_cached, large, large_cached = SIDES_OF
+    figures = {"ratio_vs_bare": ratio(found, trained, plain), "cached_speedup": ratio(found, large_cached, large)}
+    figures |= {"cached_speedup_small_encoders": ratio(found, small_cached, small)}
+    figures |= {"bare_products_s": middle[plain], "ours_products_s": middle[trained]}
     print(" · ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
