@@ -1,9 +1,11 @@
 """Administration over HTTP, for keys with the scope `admin`; off unless serve.guard.administration is on."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI
+from fastapi import Path as AnyPath
 from pydantic import BaseModel, Field
 
 from fuserank.errors import InputError, StoreError
@@ -11,7 +13,8 @@ from fuserank.store.database import Database
 from fuserank.store.keys import ApiKey, Scope, make, milliseconds, successor
 from serve import api
 from serve.answer import Answer
-from serve.envelope import RequestError, failure
+from serve.envelope import Failure, RequestError, failure
+from serve.generations import ask_for, listing
 from serve.guard import needs
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -99,6 +102,32 @@ def add_administration(app: FastAPI, database: Database) -> None:
         """End a key; gateways refuse it within a second."""
         await _run(database.revoke_key, key_id)
         return Answer({"keys": [_info(key) for key in await _run(database.api_keys)]})
+
+
+def add_generations(app: FastAPI, database: Database, index: Path) -> None:
+    """Give the app its endpoint to switch generations."""
+
+    @app.post(
+        "/v1/generations/{generation}/activate",
+        status_code=202,
+        response_model=api.Generation,
+        responses={404: {"model": api.ErrorAnswer, "description": "no such generation"}, 503: ERRORS[503]},
+        tags=["administration"],
+    )
+    @needs("admin", always=True)
+    async def activate(generation: Annotated[str, AnyPath(max_length=256)]) -> Answer:
+        """Make a generation ready on every replica and answer from it then; an earlier one to roll back.
+
+        Answers at once. `GET /v1/generations` shows how far it is, and the reason if it cannot be had.
+        """
+        try:
+            await asyncio.to_thread(ask_for, database, index, generation)
+        except InputError as error:
+            raise RequestError(Failure(404, "unknown_generation", error.message, error.hint)) from None
+        except StoreError as error:
+            raise RequestError(failure(error), 5) from error
+        found = {row["id"]: row for row in await _run(listing, database, index)}
+        return Answer(found[generation], 202)
 
 
 async def _run(work: Any, *arguments: Any) -> Any:

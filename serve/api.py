@@ -224,6 +224,10 @@ class Generation(BaseModel):
     model_version: str
     products: int
     active: bool
+    state: Literal["building", "ready", "warming", "active", "retired"] = Field(
+        description="warming: asked for, and being made ready on every replica; retired: answered before"
+    )
+    reason: str | None = Field(None, description="why its activation did not come about")
 
 
 class Generations(BaseModel):

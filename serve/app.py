@@ -2,11 +2,10 @@
 
 `serve run serve.app:build config=workloads/configs/demo.yaml` and `serve deploy` (import_path: serve.app:build) work,
 with Ray's throughput flags set before Ray starts; `fuserank serve` sets them itself (launcher.py). Reads the run's
-current generation.
+generations and its database.
 """
 
 import functools
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -18,13 +17,14 @@ from ray import serve
 from fuserank import artifacts, config
 from fuserank.config import Experiment
 from fuserank.errors import ConfigError
-from fuserank.retrieval.generation import MANIFEST, current_folder, generation_ids
-from fuserank.store.database import run_database
+from fuserank.retrieval.generation import current_folder, read_manifest
+from fuserank.store.database import Database, run_database
 from fuserank.store.engine import refuse_on_a_cluster
 from serve import tracing
 from serve.audio_encoder import AudioEncoder
 from serve.exposure import http_host, is_loopback, refuse_without_keys
 from serve.feedback import Feedback
+from serve.generations import adopt
 from serve.image_encoder import ImageEncoder
 from serve.ingress import Ingress, media_limits
 from serve.products import Products
@@ -50,42 +50,33 @@ def build(args: dict[str, Any]) -> serve.Application:
     if os.environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") != "1":
         log.warning("Ray Serve runs without its throughput flags: start Ray with RAY_SERVE_THROUGHPUT_OPTIMIZED=1")
     experiment = _experiment(args)
-    folder = generation_folder(experiment)
+    url, live_media = store_url(experiment), experiment.run.absolute() / "store" / "media"
+    refuse_on_a_cluster(url, _nodes())
+    folder = answering(experiment)
     manifest = read_manifest(folder)
     settings = experiment.serve
     tracing.check(settings.watch.traces)
     deployment = functools.partial(_deployment, settings.watch)
     encoders = {
-        modality: deployment(kind, f"{modality}-encoder", settings.encoder_replicas).bind(folder)
+        modality: deployment(kind, f"{modality}-encoder", settings.encoder_replicas).bind(folder, url)
         for modality, kind in ENCODERS.items()
         if modality in manifest["modalities"]
     }
     retriever = deployment(RetrieverDeployment, "retriever", settings.retriever_replicas)
     reranker = deployment(RerankerDeployment, "reranker", settings.reranker_replicas)
-    url, live_media = store_url(experiment), experiment.run.absolute() / "store" / "media"
-    refuse_on_a_cluster(url, _nodes())
     host = http_host(settings.host)
     refuse_without_keys(host, url)
     feedback = deployment(Feedback, "feedback", 1, max_ongoing=1000)  # one writer: SQLite takes no more
     products = deployment(Products, "products", 1, max_ongoing=100)
     gateway = deployment(Ingress, "gateway", 1, serve.ingress(), max_ongoing=settings.queue + 1000)
+    replicated = ("gateway", "retriever", "reranker", "products", *(f"{modality}-encoder" for modality in encoders))
     return gateway.bind(
         folder,
-        manifest,
-        list_generations(folder),
         encoders,
         retriever.bind(folder, experiment.index.candidates, url, settings.compact_after),
-        reranker.bind(folder, tuple(manifest["modalities"])),
-        feedback.bind(url, manifest["id"]),
-        products.bind(
-            folder,
-            manifest["base_seq"],
-            url,
-            live_media,
-            Path(manifest["media"]) if manifest.get("media") else None,
-            encoders,
-            limits=media_limits(settings.guard),
-        ),
+        reranker.bind(folder, url),
+        feedback.bind(url),
+        products.bind(folder, url, live_media, encoders, replicated, limits=media_limits(settings.guard)),
         url,
         live_media,
         settings,
@@ -94,12 +85,28 @@ def build(args: dict[str, Any]) -> serve.Application:
 
 
 def generation_folder(experiment: Experiment) -> Path:
-    """The folder of the run's current generation.
+    """The folder of the run's newest generation.
 
     Raises:
         MissingStageError: no index yet.
     """
-    return current_folder(artifacts.stage_folder(experiment, "index")).absolute()
+    return current_folder(index_folder(experiment)).absolute()
+
+
+def index_folder(experiment: Experiment) -> Path:
+    """The folder of the run's generations."""
+    return artifacts.stage_folder(experiment, "index").absolute()
+
+
+def answering(experiment: Experiment, newest: bool = False) -> Path:
+    """The folder of the generation that answers: the one activated last, or the newest where none is, or if asked for.
+
+    Raises:
+        MissingStageError: no index yet. StoreError: the database failed.
+    """
+    generation_folder(experiment)  # says what is missing before the database is made
+    with Database(store_url(experiment)) as database:
+        return adopt(database, index_folder(experiment), newest)
 
 
 def store_url(experiment: Experiment) -> str:
@@ -112,27 +119,6 @@ def _nodes() -> int:
     import ray
 
     return sum(node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 1
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """A generation's manifest."""
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-
-
-def list_generations(active: Path) -> list[dict[str, Any]]:
-    """What GET /v1/generations shows, oldest first."""
-    index = active.parent.parent
-    manifests = [read_manifest(active.parent / identity) for identity in generation_ids(index)]
-    return [
-        {
-            "id": manifest["id"],
-            "created": manifest["created"],
-            "model_version": manifest["model"],
-            "products": manifest["products"],
-            "active": manifest["id"] == active.name,
-        }
-        for manifest in manifests
-    ]
 
 
 def _experiment(args: dict[str, Any]) -> Experiment:

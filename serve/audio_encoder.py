@@ -1,8 +1,8 @@
-"""Audio encoder: spoken queries → unit vectors. Reads the generation's model/ and featurizer/."""
+"""Audio encoder: spoken queries → unit vectors. Reads the generations' model/ and featurizer/."""
 
 import numpy as np
 
-from serve.encoder import Encoder
+from serve.encoder import Encoder, Encoding
 from serve.worker import attempt
 
 
@@ -11,6 +11,6 @@ class AudioEncoder(Encoder):
 
     modality = "audio"
 
-    def work(self, payloads: list[bytes]) -> list[np.ndarray | Exception]:
+    def vectors(self, part: Encoding, payloads: list[bytes]) -> list[np.ndarray | Exception]:
         """Decode one by one, encode the readable ones in one forward pass."""
-        return self.encode_readable([attempt(self.featurizer.audio, payload) for payload in payloads])
+        return part.encode_readable([attempt(part.featurizer.audio, payload) for payload in payloads])

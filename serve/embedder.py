@@ -23,7 +23,7 @@ from fuserank.store.changes import Change, StoredVectors
 from fuserank.store.database import Database
 
 log = logging.getLogger("fuserank.serve")
-Encode = Callable[[str, list[Any]], Awaitable[list[np.ndarray | None]]]
+Encode = Callable[[str, str, list[Any]], Awaitable[list[np.ndarray | None]]]
 SMALL = ("price", "attributes")  # encoders that cost nothing: they run here, no query needs a deployment of them
 BATCH = 64  # changes encoded at a time
 RETRY_SECONDS = 0.5
@@ -59,8 +59,8 @@ class Embedder:
             folder: the generation's.
             base_seq: changes up to this number are in its files.
             media: folders to look for media in.
-            encode: modality and values (texts, encoded pictures and sounds) → float32 [D] each, None for an unreadable
-                one. Raises if the encoder does not answer.
+            encode: generation, modality and values (texts, encoded pictures and sounds) → float32 [D] each, None for an
+                unreadable one. Raises if the encoder does not answer.
 
         Raises:
             ModelError: the model cannot be loaded.
@@ -80,6 +80,10 @@ class Embedder:
         """There are new changes."""
         if self._wake is not None:
             self._wake.set()
+
+    def ready(self) -> bool:
+        """Whether every change has its vectors. Raises StoreError."""
+        return self._database.unencoded_change(self._generation, self._seq) is None
 
     async def run(self) -> None:
         """Encode for ever; an encoder or a database that does not answer is asked again."""
@@ -158,7 +162,7 @@ class Embedder:
         if modality in ("image", "audio"):
             values = await asyncio.to_thread(lambda: [self._read(name) for name in values])
         there = [i for i, value in enumerate(values) if value is not None]
-        found = await self._encode(modality, [values[i] for i in there]) if there else []
+        found = await self._encode(self._generation, modality, [values[i] for i in there]) if there else []
         vectors = dict(zip(there, found, strict=True))
         return [vectors.get(i) for i in range(len(values))]
 

@@ -1,5 +1,5 @@
 """Remembers what the encoders made of recent queries, at the gateway, so that a popular query pays neither the hop nor
-the model. Holds vectors in memory only; a gateway serves one generation, and the cache goes with it.
+the model. Holds vectors in memory only, each generation's for itself.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ class EmbeddingCache:
 
     async def remote(self, envelopes: list[Envelope]) -> list[Result]:
         """As the encoder's own; only values that are not known travel there. Failures are not remembered."""
-        keys = [_digest(envelope.payload) for envelope in envelopes]
+        keys = [_digest(envelope.generation, envelope.payload) for envelope in envelopes]
         found = {i: self._vectors[key] for i, key in enumerate(keys) if key in self._vectors}
         for i in found:
             self._vectors.move_to_end(keys[i])
@@ -42,5 +42,6 @@ class EmbeddingCache:
         ]
 
 
-def _digest(value: str | bytes) -> bytes:
-    return hashlib.sha256(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value).digest()
+def _digest(generation: str, value: str | bytes) -> bytes:
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return hashlib.sha256(generation.encode() + b"\0" + data).digest()

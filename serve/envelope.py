@@ -54,6 +54,7 @@ class RequestError(Exception):
         self.retry_after = retry_after  # seconds, sent as Retry-After
 
 
+ANY = "*"  # for work that is the same in every generation
 EXPIRED = Failure(
     504, "deadline_exceeded", "The answer was not ready before the deadline.", "Raise `deadline_ms` or ask again."
 )
@@ -76,10 +77,13 @@ def failure(error: BaseException, request_id: str | None = None) -> Failure:
     return INTERNAL
 
 
-def answer(envelopes: Sequence[Envelope], generation: str, work: Callable[[list[Any]], Sequence[Any]]) -> list[Result]:
+def answer(
+    envelopes: Sequence[Envelope], generation: str | None, work: Callable[[list[Any]], Sequence[Any]]
+) -> list[Result]:
     """Run `work` on the payloads that can still be answered, and give one result per envelope, in order.
 
     Args:
+        generation: which one `work` answers from; ANY; None: it has none to answer from.
         work: payloads → one value or exception each. If it raises, each payload is tried alone, so that only the
             payload at fault fails.
     """
@@ -88,7 +92,7 @@ def answer(envelopes: Sequence[Envelope], generation: str, work: Callable[[list[
     for i, envelope in enumerate(envelopes):
         if envelope.deadline <= now:
             results[i] = Result(envelope.request_id, error=EXPIRED)
-        elif envelope.generation != generation:
+        elif generation not in (ANY, envelope.generation):
             results[i] = Result(envelope.request_id, error=UNAVAILABLE)
     live = [i for i in range(len(envelopes)) if i not in results]
     values = _values([envelopes[i].payload for i in live], work)

@@ -12,14 +12,14 @@ from typing import Any
 from fuserank.feedback.history import HISTORY, TYPES
 from fuserank.store.database import AddResult, Database
 from serve import watch
-from serve.envelope import Envelope, Result, answer
+from serve.envelope import ANY, Envelope, Result, answer
 from serve.messages import HistoryEvent
 
 
 class Feedback:
     """Called by the gateway only."""
 
-    def __init__(self, url: str, generation: str, history: int = HISTORY, writers: int = 32):
+    def __init__(self, url: str, history: int = HISTORY, writers: int = 32):
         """
         Args:
             url: the database, as SQLAlchemy writes it.
@@ -30,7 +30,6 @@ class Feedback:
             StoreError: the database cannot be opened.
         """
         self._database = Database(url)
-        self._generation = generation
         self._history = history
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")  # never waits behind a disk flush
@@ -46,7 +45,7 @@ class Feedback:
     async def history(self, envelopes: list[Envelope]) -> list[Result]:
         """Payload: a user id. Value: the user's latest events as a tuple of HistoryEvent, oldest first."""
         begin = time.perf_counter()
-        results = await self._run(self._reader, answer, envelopes, self._generation, self._read)
+        results = await self._run(self._reader, answer, envelopes, ANY, self._read)
         if envelopes:
             watch.batch("feedback", envelopes, results, time.perf_counter() - begin)
         return results

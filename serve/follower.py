@@ -15,6 +15,7 @@ log = logging.getLogger("fuserank.serve")
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 1.0  # while the database does not answer
 PAGE = 500  # changes taken at a time
+CAUGHT_UP_SECONDS = 2.0
 
 
 class Follower:
@@ -60,6 +61,10 @@ class Follower:
             while self._page():
                 continue
             return self.seq
+
+    def caught_up(self) -> bool:
+        """Whether what it has not taken is younger than two seconds."""
+        return time.time() - self._known_at < CAUGHT_UP_SECONDS
 
     def _page(self) -> bool:
         """Whether there may be more."""

@@ -10,19 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fuserank.errors import StoreError
 from fuserank.store.changes import Kind
 from serve import api, metrics, tracing
 from serve.admission import Admission
 from serve.batching import Batcher, QueueFullError
 from serve.chain import Chain
 from serve.current import request_id
-from serve.documents import Documents
-from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result
+from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result, failure
+from serve.held import Held
 from serve.impressions import ImpressionLog
 from serve.live_documents import LiveDocuments
 from serve.media_limits import MediaLimits
 from serve.messages import Ask, Details, Found, Ranked
 from serve.nesting import refuse_large_filter
+from serve.shown import Shown
 
 POLICY = "greedy@0"  # the model's own order, shown with certainty
 DEADLINE_MS = 10_000  # for requests that name none
@@ -41,10 +43,8 @@ class Gateway:
         add_events: Write,
         add_impressions: Write,
         change_products: Change,
-        documents: Documents | LiveDocuments,
-        generation: str,
-        model_version: str,
-        generations: Sequence[dict[str, Any]],
+        held: Held[Shown],
+        generations: Callable[[], list[dict[str, Any]]],
         max_limit: int = 100,
         max_batch: int = 64,
         queue: int = 512,
@@ -55,18 +55,16 @@ class Gateway:
         Args:
             add_events, add_impressions: durable writes; the first returns what became of the events (store.AddResult).
             change_products: kind and items → what became of each (Products.change), durably.
-            generations: what GET /v1/generations shows.
+            held: what is known of each generation; each request is answered from one.
+            generations: what GET /v1/generations shows; called in a thread.
             max_limit: largest `limit` of one answer.
             max_batch: requests of one micro-batch.
             queue: requests that may wait.
             media: how large a picture or sound of a query may be.
             max_items: products, events or ids of one request.
         """
-        self.generation = generation
-        metrics.record("fuserank_generation_info", 1, deployment="gateway", generation=generation)
-        self.model_version = model_version
-        self.generations = generations
-        self.documents = documents
+        self.held = held
+        self._generations = generations
         self._chain = chain
         self._add_events = add_events
         self._change_products = change_products
@@ -120,7 +118,7 @@ class Gateway:
     async def similar(self, product_id: str, limit: int) -> dict[str, Any]:
         """Products like this one; `api.Answer` as a dict. Raises RequestError."""
         self._admission.limit(limit)
-        self._row(product_id)
+        self._row(self.held.current().documents, product_id)
         ask = Ask("similar", limit, product_ids=(product_id,), exclude=(product_id,))
         answer, ranked = await self._answer(ask, None)
         self._log(answer, ranked, "similar", product_id, None, None)
@@ -128,11 +126,13 @@ class Gateway:
 
     def product(self, product_id: str) -> dict[str, Any]:
         """The whole product. Raises RequestError (404)."""
-        return self.documents.product(self._row(product_id))
+        documents = self.held.current().documents
+        return documents.product(self._row(documents, product_id))
 
     def picture(self, product_id: str) -> tuple[Path, str]:
         """The main picture's file and content type. Raises RequestError (404)."""
-        found = self.documents.picture(self._row(product_id))
+        documents = self.held.current().documents
+        found = documents.picture(self._row(documents, product_id))
         if found is None:
             raise RequestError(Failure(404, "no_image", f"Product {product_id!r} has no picture."))
         return found
@@ -166,11 +166,18 @@ class Gateway:
         except Exception as error:
             failure = Failure(503, "store_unavailable", "The products could not be stored.", "Send them again.")
             raise RequestError(failure, 5) from error
-        await self.documents.reach(max((answer.get("seq", 0) for answer in answers), default=0))
+        await self.held.current().documents.reach(max((answer.get("seq", 0) for answer in answers), default=0))
         accepted = sum(answer["status"] == "accepted" for answer in answers)
         metrics.record("fuserank_changes_total", accepted, kind=kind, outcome="accepted")
         metrics.record("fuserank_changes_total", len(answers) - accepted, kind=kind, outcome="rejected")
         return {"accepted": accepted, "rejected": len(answers) - accepted, "items": answers}
+
+    async def generations(self) -> list[dict[str, Any]]:
+        """The generations on disk. Raises RequestError (503)."""
+        try:
+            return await asyncio.to_thread(self._generations)
+        except StoreError as error:
+            raise RequestError(failure(error), 5) from error
 
     async def ready(self) -> None:
         """Raises RequestError (503) unless every deployment answers within 2 s."""
@@ -194,7 +201,8 @@ class Gateway:
     async def _answer(self, ask: Ask, deadline_ms: int | None, offset: int = 0) -> tuple[dict[str, Any], Ranked]:
         begin = time.perf_counter()
         seconds = (deadline_ms or DEADLINE_MS) / 1000
-        envelope = Envelope(request_id(), self.generation, time.time() + seconds, ask, tracing.context())
+        shown = self.held.current()
+        envelope = Envelope(request_id(), shown.id, time.time() + seconds, ask, tracing.context())
         try:
             result = await asyncio.wait_for(self.batcher.submit(envelope), seconds)
             sent = self._sent.get(envelope.request_id, begin)
@@ -210,10 +218,10 @@ class Gateway:
         ranked: Ranked = result.value
         chosen = ranked.order[offset:]
         rendering = time.perf_counter()
-        await self.documents.reach(ranked.found.seq)
+        await shown.documents.reach(ranked.found.seq)
         hits = []
-        shown = self.documents.hits(ranked.found.rows[chosen].tolist())
-        final = zip(shown, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True)
+        found = shown.documents.hits(ranked.found.rows[chosen].tolist())
+        final = zip(found, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True)
         for rank, (hit, i, score) in enumerate(final, offset):
             if hit is None:  # deleted since it was found
                 continue
@@ -232,13 +240,13 @@ class Gateway:
             "request_id": envelope.request_id,
             "took_ms": round(1000 * (end - begin), 2),
             "stages": stages,
-            "model_version": self.model_version,
-            "generation": self.generation,
+            "model_version": shown.model_version,
+            "generation": shown.id,
             "hits": hits,
         }, ranked
 
-    def _row(self, product_id: str) -> int:
-        row = self.documents.row(product_id)
+    def _row(self, documents: LiveDocuments, product_id: str) -> int:
+        row = documents.row(product_id)
         if row is None:
             raise RequestError(Failure(404, "unknown_product", f"There is no product {product_id[:256]!r}."))
         return row
@@ -267,7 +275,7 @@ class Gateway:
                 "slate_propensity": 1.0,
                 "features": None,
                 "policy": POLICY,
-                "generation": self.generation,
+                "generation": answer["generation"],
                 "timestamp": datetime.now(UTC),
             }
         )

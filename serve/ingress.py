@@ -1,8 +1,8 @@
-"""The gateway as Ray Serve runs it: opens the generation, takes the handles of the other deployments, answers HTTP."""
+"""The gateway as Ray Serve runs it: opens the generations, takes the handles of the other deployments, answers HTTP."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
@@ -10,13 +10,14 @@ from ray.serve.handle import DeploymentHandle
 from fuserank import artifacts, config
 from fuserank.store.database import Database
 from serve.chain import Callee, Chain
-from serve.documents import Documents
 from serve.embedding_cache import EmbeddingCache
 from serve.gateway import Gateway
+from serve.generations import listing
+from serve.held import Held
 from serve.keyring import Keyring
-from serve.live_documents import LiveDocuments
 from serve.media_limits import MediaLimits
 from serve.routes import create_app
+from serve.shown import Shown, hide, show
 
 
 def media_limits(guard: config.Guard) -> MediaLimits:
@@ -37,8 +38,6 @@ class Ingress(Gateway):
     def __init__(
         self,
         folder: Path,
-        manifest: dict[str, Any],
-        generations: list[dict[str, Any]],
         encoders: dict[str, DeploymentHandle],
         retriever: DeploymentHandle,
         reranker: DeploymentHandle,
@@ -51,30 +50,37 @@ class Ingress(Gateway):
     ):
         """
         Args:
+            folder: of the generation to answer from where the database names none.
             exposed: whether other machines can reach the service, which then asks for keys in any case.
         """
         database = Database(url)
-        imported = Path(manifest["media"]) if manifest.get("media") else None
-        folders = [live_media, *([imported] if imported else [])]
+        self._index = folder.parent.parent
+        self._settings = settings
+        self._keyring = Keyring(database, exposed)
+
+        def open(folder: Path) -> Shown:
+            return show(folder, database, live_media)
+
         super().__init__(
             Chain(remembering(encoders, settings.cache), retriever, reranker, feedback.history),
             feedback.add_events.remote,
             feedback.add_impressions.remote,
             products.change.remote,
-            LiveDocuments(Documents(folder / "products.parquet", imported), database, manifest["base_seq"], folders),
-            manifest["id"],
-            manifest["model"],
-            generations,
+            Held("gateway", folder, open, database, close=hide),
+            functools.partial(listing, database, self._index),
             settings.max_limit,
             settings.max_batch,
             settings.queue,
             media_limits(settings.guard),
             settings.guard.max_items,
         )
-        self._settings = settings
-        self._keyring = Keyring(database, exposed)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # what serve.ingress() calls in the replica
         return create_app(
-            self, self._settings.max_body_bytes, artifacts.metadata_version(), self._settings.guard, self._keyring
+            self,
+            self._settings.max_body_bytes,
+            artifacts.metadata_version(),
+            self._settings.guard,
+            self._keyring,
+            self._index,
         )

@@ -100,7 +100,7 @@ def start(experiment: Experiment, say: Callable[[str], None] = print) -> Running
         ServeError: the port is in use, the service does not come up, or other machines could reach it without a key.
     """
     begin = time.monotonic()
-    from serve.app import build, generation_folder, store_url  # Ray Serve is imported here, after the flags
+    from serve.app import answering, build, generation_folder, store_url  # Ray Serve is imported here, after the flags
 
     folder = generation_folder(experiment)
     refuse_without_keys(experiment.serve.host, store_url(experiment))
@@ -116,6 +116,7 @@ def start(experiment: Experiment, say: Callable[[str], None] = print) -> Running
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     running = Running(url, folder.name, 0.0, config_file)
     try:
+        answering(experiment, newest=True)
         handle = serve.run(build({"config": experiment.model_dump(mode="json")}), name=APPLICATION, route_prefix="/")
         del handle
         _wait(f"{url}/v1/health/ready")

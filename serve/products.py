@@ -1,5 +1,5 @@
-"""Products: takes live changes of the catalogue, writes them to the change log and has them encoded. Reads and writes
-the store and its media folder.
+"""Products: takes live changes of the catalogue, writes them to the change log and has them encoded, in every
+generation that is held; its one replica also activates generations. Reads and writes the store and its media folder.
 
 A change is answered once it is durable: media first, then the record. Its vectors follow at once, in the background.
 """
@@ -9,6 +9,7 @@ import functools
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ import numpy as np
 from fuserank.errors import FuserankError, InputError, MediaError
 from fuserank.records import live
 from fuserank.records.media import store
+from fuserank.retrieval.generation import read_manifest
 from fuserank.store.changes import Edit, Kind
 from fuserank.store.database import Database
 from serve.chain import Callee
 from serve.embedder import Embedder
 from serve.envelope import EXPIRED, UNAVAILABLE, Envelope
+from serve.generations import Conductor
+from serve.held import Held
 from serve.media_limits import MediaLimits
 from serve.worker import one_thread
 
@@ -36,20 +40,20 @@ class Products:
     def __init__(
         self,
         generation: Path,
-        base_seq: int,
         url: str,
         media: Path,
-        imported: Path | None,
         encoders: dict[str, Any],
+        deployments: Sequence[str] = (),
         writers: int = 8,
         limits: MediaLimits | None = None,
     ):
         """
         Args:
-            generation: the generation's folder; base_seq: changes up to this number are in its files.
+            generation: folder of the generation to answer from where the database names none.
             url: the database.
-            media: folder that gets the media sent; imported: the folder of the imported ones.
+            media: folder that gets the media sent.
             encoders: modality → its encoder's deployment.
+            deployments: those that must hold a generation before it is activated.
             writers: calls that may share one commit.
             limits: how large a picture or sound may be.
 
@@ -59,11 +63,12 @@ class Products:
         one_thread()
         self._limits = limits or MediaLimits()
         self._database = Database(url)
-        self._generation, self._media, self._encoders = generation.name, media, encoders
-        folders = [media, *([imported] if imported else [])]
-        self.embedder = Embedder(generation, base_seq, folders, self._database, self._encode)
+        self._media, self._encoders = media, encoders
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="products-writer")
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: dict[Embedder, asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one whose handles the embedders need
+        self.held = Held("products", generation, self._open, self._database, close=self._end, ready=Embedder.ready)
+        self._conductor = Conductor(self._database, generation.parent.parent, deployments, list(encoders))
 
     async def change(self, kind: Kind, items: list[Any]) -> list[dict[str, Any]]:
         """Upsert, patch or delete; what became of each item. The accepted ones are durable when this returns.
@@ -77,16 +82,39 @@ class Products:
         self._follow()
         loop = asyncio.get_running_loop()
         answers = await loop.run_in_executor(self._writers, functools.partial(self._write, kind, items))
-        self.embedder.wake()
+        for embedder in self.held.all():
+            embedder.wake()
         return answers
 
     async def check_health(self) -> None:
-        """Ray Serve calls it from the start on, on the loop whose handles the embedder needs."""
+        """Ray Serve calls it from the start on, on the loop whose handles the embedders need."""
         self._follow()
 
+    @property
+    def embedder(self) -> Embedder:
+        """Of the generation that answers."""
+        return self.held.current()
+
+    def _open(self, folder: Path) -> Embedder:
+        manifest = read_manifest(folder)
+        folders = [self._media, *([Path(manifest["media"])] if manifest.get("media") else [])]
+        embedder = Embedder(folder, manifest["base_seq"], folders, self._database, self._encode)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._run, embedder)
+        return embedder
+
     def _follow(self) -> None:
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self.embedder.run())
+        self._loop = asyncio.get_running_loop()
+        for embedder in self.held.all():
+            self._run(embedder)
+
+    def _run(self, embedder: Embedder) -> None:
+        if embedder not in self._tasks or self._tasks[embedder].done():
+            self._tasks[embedder] = asyncio.get_running_loop().create_task(embedder.run())
+
+    def _end(self, embedder: Embedder) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: self._tasks.pop(embedder).cancel())
 
     def _write(self, kind: Kind, items: list[Any]) -> list[dict[str, Any]]:
         edits: dict[int, Edit] = {}
@@ -134,10 +162,10 @@ class Products:
             return [store(self._media, one, durable=True) for one in value]
         return store(self._media, value, durable=True)
 
-    async def _encode(self, modality: str, values: list[Any]) -> list[np.ndarray | None]:
+    async def _encode(self, generation: str, modality: str, values: list[Any]) -> list[np.ndarray | None]:
         encoder: Callee = self._encoders[modality].products
         deadline = time.time() + ENCODE_SECONDS
-        envelopes = [Envelope(uuid.uuid4().hex, self._generation, deadline, value) for value in values]
+        envelopes = [Envelope(uuid.uuid4().hex, generation, deadline, value) for value in values]
         found: list[np.ndarray | None] = []
         for result in await encoder.remote(envelopes):
             if result.error in (UNAVAILABLE, EXPIRED):
@@ -148,7 +176,9 @@ class Products:
         return found
 
     def __del__(self):  # Serve calls it when the replica ends: writes under way are finished
-        if hasattr(self, "_database"):
+        if hasattr(self, "_conductor"):
+            self._conductor.stop()
+            self.held.stop()
             self._database.close()
 
 

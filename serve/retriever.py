@@ -1,4 +1,4 @@
-"""Retriever: query vectors, words, users' histories or a product → candidates. Reads one generation's folder.
+"""Retriever: query vectors, words, users' histories or a product → candidates. Reads the generations' folders.
 
 It holds the model's fusion and recommender as well as the catalogue, so that a query's modality vectors become its
 fused vector here, without a further hop.
@@ -8,6 +8,7 @@ Legend: B requests, K candidates, M modalities, D width of a modality vector, E 
 
 import dataclasses
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -23,32 +24,31 @@ from serve.messages import Details, Found, RetrieverQuery, Source
 from serve.worker import Worker, one_thread
 
 
-class RetrieverDeployment(Worker):
-    """Payload: RetrieverQuery. Value: Found, or FilterError for a malformed filter."""
+class Searcher:
+    """One generation, with the live changes of its catalogue."""
 
-    def __init__(self, generation: Path, candidates: int, url: str | None = None, compact_after: int = 5000):
+    def __init__(self, folder: Path, candidates: int, database: Database | None, thread: Executor, compact_after: int):
         """
         Args:
-            generation: the generation's folder.
+            folder: the generation's.
             candidates: how many vector search and word search each hand over.
-            url: the database whose change log to follow; None for a catalogue that nobody changes.
+            database: whose change log to follow; None for a catalogue that nobody changes.
+            thread: the one thread that searches.
             compact_after: changes beside the generation before they are made into a new base.
 
         Raises:
             StageError, ModelError: a part of the generation cannot be loaded. StoreError: the database failed.
         """
-        one_thread()
         from fuserank.models.checkpoint import load_model
 
-        opened = open_generation(generation)
-        super().__init__(opened.id, "retriever")
+        opened = open_generation(folder)
         self.live = Live(
             opened.catalogue,
             opened.id,
             opened.manifest["base_seq"],
-            Database(url) if url else None,
+            database,
             Featurizer.load(opened.featurizer_folder).product_text,
-            self._thread,
+            thread,
             compact_after,
         )
         self._catalogue = self.live.catalogue
@@ -58,7 +58,7 @@ class RetrieverDeployment(Worker):
         self._behaviour = Behaviour.load(opened.model_folder)
         self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
 
-    def work(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
+    def answer(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch, whatever its requests are."""
         found: dict[int, Found | Exception] = {}
         searches = [i for i, query in enumerate(payloads) if query.ask.kind == "search"]
@@ -178,9 +178,32 @@ class RetrieverDeployment(Worker):
         rows = self._catalogue.rows
         return [rows[product_id] for product_id in product_ids if product_id in rows]
 
-    def __del__(self):  # Serve calls it when the replica ends
-        if hasattr(self, "live"):
-            self.live.close()
+
+class RetrieverDeployment(Worker[Searcher]):
+    """Payload: RetrieverQuery. Value: Found, or FilterError for a malformed filter."""
+
+    def __init__(self, generation: Path, candidates: int, url: str | None = None, compact_after: int = 5000):
+        """As Searcher and Worker."""
+        one_thread()
+        self._options = (candidates, Database(url) if url else None)
+        self._compact_after = compact_after
+        super().__init__("retriever", generation, url)
+
+    def open(self, folder: Path) -> Searcher:
+        """Open a generation and catch up with the changes that have vectors. Raises StageError, ModelError."""
+        return Searcher(folder, *self._options, self._thread, self._compact_after)
+
+    def work(self, part: Searcher, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
+        """One vector search and one word search for the whole batch."""
+        return part.answer(payloads)
+
+    def ready(self, part: Searcher) -> bool:
+        """Whether it has caught up with the change log."""
+        return part.live.follower is None or part.live.follower.caught_up()
+
+    def close(self, part: Searcher) -> None:
+        """Stop following the log."""
+        part.live.close()
 
 
 def _at(found: Found | Exception, seq: int) -> Found | Exception:

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from fuserank import config
 from serve import api, api_products, exporter
-from serve.admin import add_administration
+from serve.admin import add_administration, add_generations
 from serve.answer import Answer
 from serve.documentation import describe
 from serve.envelope import Failure, RequestError
@@ -51,11 +51,13 @@ def create_app(
     version: str,
     guard: config.Guard | None = None,
     keyring: Keyring | None = None,
+    index: Path | None = None,
 ) -> FastAPI:
     """The HTTP application of one gateway replica.
 
     Args:
         keyring: the keys to ask for; None: no keys are asked for, and there is no administration.
+        index: the folder whose generations an administrator may activate.
     """
     guard = guard or config.Guard()
 
@@ -90,6 +92,8 @@ def create_app(
     _add_operations(app, gateway)
     if guard.administration and keyring is not None:
         add_administration(app, keyring.database)
+        if index is not None:
+            add_generations(app, keyring.database, index)
     _add_storefront(app)
     describe(app)
     return app
@@ -179,7 +183,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
     @needs("search")
     async def generations() -> dict[str, Any]:
         """The generations on disk; the active one answers."""
-        return {"generations": gateway.generations}
+        return {"generations": await gateway.generations()}
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={503: ERRORS[503]}, tags=["operations"])
     @needs("admin")

@@ -1,8 +1,8 @@
-"""Text encoder: query texts → unit vectors. Reads the generation's model/ and featurizer/."""
+"""Text encoder: query texts → unit vectors. Reads the generations' model/ and featurizer/."""
 
 import numpy as np
 
-from serve.encoder import Encoder
+from serve.encoder import Encoder, Encoding
 
 
 class TextEncoder(Encoder):
@@ -10,6 +10,6 @@ class TextEncoder(Encoder):
 
     modality = "text"
 
-    def work(self, payloads: list[str]) -> list[np.ndarray]:
+    def vectors(self, part: Encoding, payloads: list[str]) -> list[np.ndarray]:
         """All texts in one forward pass."""
-        return self.encode(self.featurizer.text(payloads))
+        return part.encode(part.featurizer.text(payloads))

@@ -19,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
 )
 
+generations = typer.Typer(help="Generations: list, activate, rollback, compare.", no_args_is_help=True)
+app.add_typer(generations, name="generations")
 keys = typer.Typer(help="API keys: create, list, rotate, revoke.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
@@ -187,6 +189,47 @@ def revoke_key(key: Annotated[str, typer.Argument(help="the key's id")], config:
 def _keys(action: str, file: Path, sets: list[str] | None, *arguments: object) -> None:
     def work() -> None:
         from workloads import keys as workload
+
+        getattr(workload, action)(resolve(file, sets), *arguments)
+
+    guarded(work)
+
+
+@generations.command("list")
+def list_generations(config: File, set: Sets = None) -> None:
+    """Show the generations on disk and which one answers."""
+    _generations("show", config, set)
+
+
+@generations.command("activate")
+def activate_generation(
+    generation: Annotated[str, typer.Argument(help="its id")], config: File, set: Sets = None
+) -> None:
+    """Have the running service answer from a generation; no request is lost, and none mixes two."""
+    _generations("activate", config, set, generation)
+
+
+@generations.command("rollback")
+def rollback_generation(config: File, set: Sets = None) -> None:
+    """Activate the generation that answered before."""
+    _generations("rollback", config, set)
+
+
+@generations.command("compare")
+def compare_generations(
+    generation: Annotated[str, typer.Argument(help="the new one's id")],
+    config: File,
+    to: Annotated[str | None, typer.Option(help="the other one's id; the active one if left out")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="how many of the latest logged queries to ask")] = 200,
+    set: Sets = None,
+) -> None:
+    """Ask two generations the logged queries: overlap, what moved most, time."""
+    _generations("compare", config, set, generation, to, queries)
+
+
+def _generations(action: str, file: Path, sets: list[str] | None, *arguments: object) -> None:
+    def work() -> None:
+        from workloads import generations as workload
 
         getattr(workload, action)(resolve(file, sets), *arguments)
 

@@ -67,9 +67,21 @@ def _index(experiment: Experiment, folder: Path) -> dict:
             modalities=model.modalities,
             kind=experiment.index.vectors,
             keep=experiment.index.keep,
+            spare=answering(experiment),
             details={"media": str(preprocess / "media"), "candidates": experiment.index.candidates, "reranker": lift},
         )
     return {"generation": identity, "products": products.num_rows, "reranker": lift}
+
+
+def answering(experiment: Experiment) -> list[str]:
+    """The generations that a service of this run answers from, or is about to: they stay on disk."""
+    from fuserank.store.database import Database, run_database
+
+    file, url = run_database(experiment.run)
+    if experiment.store.url is None and not file.exists():
+        return []
+    with Database(experiment.store.url or url) as database:
+        return [row.id for row in database.generations() if row.state in ("active", "warming")]
 
 
 def query_texts(experiment: Experiment) -> list[str | None]:

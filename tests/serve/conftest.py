@@ -1,5 +1,6 @@
 """Fixtures of the serving tests: one tiny run, and a gateway over it with every deployment in this process."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -10,18 +11,19 @@ from fastapi.testclient import TestClient
 
 from fuserank.config import Experiment
 from fuserank.store.database import Database
-from serve.app import generation_folder, list_generations, read_manifest, store_url
+from serve.app import generation_folder, index_folder, store_url
 from serve.chain import Chain
-from serve.documents import Documents
 from serve.encoder import Encoder
 from serve.feedback import Feedback
 from serve.gateway import Gateway
+from serve.generations import listing
+from serve.held import Held
 from serve.image_encoder import ImageEncoder
-from serve.live_documents import LiveDocuments
 from serve.products import Products
 from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
 from serve.routes import create_app
+from serve.shown import Shown, hide, show
 from serve.text_encoder import TextEncoder
 from tests.serve import shop as tiny_shop
 
@@ -51,20 +53,18 @@ def deploy(experiment: Experiment) -> dict[str, Any]:
     folder, url = generation_folder(experiment), store_url(experiment)
     encoders = {"text": TextEncoder(folder), "image": ImageEncoder(folder)}
     local = {modality: LocalEncoder(encoder) for modality, encoder in encoders.items()}
-    media = Path(read_manifest(folder)["media"])
     return {
         **encoders,
         "retriever": RetrieverDeployment(folder, experiment.index.candidates, url, experiment.serve.compact_after),
-        "reranker": RerankerDeployment(folder, tiny_shop.MODALITIES),
-        "feedback": Feedback(url, folder.name),
-        "products": Products(folder, 0, url, experiment.run / "store" / "media", media, local),
+        "reranker": RerankerDeployment(folder),
+        "feedback": Feedback(url),
+        "products": Products(folder, url, experiment.run / "store" / "media", local),
     }
 
 
 def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
     """A gateway over them."""
     folder = generation_folder(experiment)
-    manifest = read_manifest(folder)
     feedback = deployments["feedback"]
     chain = Chain(
         {"text": Local(deployments["text"]), "image": Local(deployments["image"])},
@@ -72,22 +72,18 @@ def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
         Local(deployments["reranker"]),
         Local(feedback.history),
     )
-    media = Path(manifest["media"])
-    documents = LiveDocuments(
-        Documents(folder / "products.parquet", media),
-        Database(store_url(experiment)),
-        manifest["base_seq"],
-        [experiment.run / "store" / "media", media],
-    )
+    database = Database(store_url(experiment))
+
+    def opened(folder: Path) -> Shown:
+        return show(folder, database, experiment.run / "store" / "media")
+
     return Gateway(
         chain,
         feedback.add_events,
         feedback.add_impressions,
         deployments["products"].change,
-        documents,
-        manifest["id"],
-        manifest["model"],
-        list_generations(folder),
+        Held("gateway", folder, opened, close=hide),
+        functools.partial(listing, database, index_folder(experiment)),
         experiment.serve.max_limit,
     )
 
@@ -111,8 +107,7 @@ def deployments(experiment: Experiment) -> dict[str, Any]:
 def gateway(experiment: Experiment, deployments: dict[str, Any]) -> Iterator[Gateway]:
     made = front(experiment, deployments)
     yield made
-    if isinstance(made.documents, LiveDocuments):
-        made.documents.close()  # followers that nobody stops poll the database until the last test
+    made.held.stop()  # followers that nobody stops poll the database until the last test
 
 
 @pytest.fixture

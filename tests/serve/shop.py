@@ -20,7 +20,7 @@ from fuserank.models.build import build_model
 from fuserank.models.checkpoint import save_model, save_weights
 from fuserank.models.reranker import Reranker, feature_names
 from fuserank.records.schema import PRODUCT
-from fuserank.retrieval.generation import write_generation
+from fuserank.retrieval.generation import activate, current_generation, write_generation
 from fuserank.training.encode import autocast
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200), "black": (20, 20, 20)}
@@ -132,3 +132,26 @@ def build_run(root: Path) -> config.Experiment:
     )
     (index / "manifest.json").write_text(json.dumps({"digest": "made by a test"}))
     return experiment
+
+
+def add_generation(experiment: config.Experiment, prefix: str) -> str:
+    """A second generation: the products of the first, with ids that begin otherwise. The first one stays current."""
+    index = experiment.run / "index"
+    first = current_generation(index)
+    products, catalogue = first.catalogue.products, first.catalogue
+    renamed = pa.array([prefix + name[1:] for name in catalogue.ids])
+    featurizer = Featurizer.load(first.featurizer_folder)
+    identity = write_generation(
+        index,
+        products=products.set_column(products.schema.get_field_index("product_id"), "product_id", renamed),
+        modality_vectors=catalogue.modality_vectors,
+        mask=catalogue.mask,
+        vectors=catalogue.vectors,
+        texts=[featurizer.product_text(document) for document in products.to_pylist()],
+        model_folder=first.model_folder,
+        featurizer_folder=first.featurizer_folder,
+        modalities=MODALITIES,
+        details={"media": first.manifest["media"]},
+    )
+    activate(index, first.id)
+    return identity

@@ -28,8 +28,8 @@ class Encoder:
         ]
 
 
-def ask(cache: EmbeddingCache, *texts: Any) -> list[Any]:
-    envelopes = [Envelope(f"r{i}", "g", time.time() + 9, text) for i, text in enumerate(texts)]
+def ask(cache: EmbeddingCache, *texts: Any, generation: str = "g") -> list[Any]:
+    envelopes = [Envelope(f"r{i}", generation, time.time() + 9, text) for i, text in enumerate(texts)]
     results = asyncio.run(cache.remote(envelopes))
     assert [result.request_id for result in results] == [envelope.request_id for envelope in envelopes]
     return [None if result.error else float(result.value[0]) for result in results]
@@ -63,3 +63,11 @@ def test_bytes_and_text_of_one_spelling_differ_and_an_empty_call_travels():
     assert ask(cache) == []
     assert encoder.seen == [[]]
     assert ask(cache, "\ud800", b"xy") == [1, 2]
+
+
+def test_each_generation_has_its_own_vectors():
+    encoder = Encoder()
+    cache = EmbeddingCache(encoder, "text", 10)
+    for generation in ("g", "h", "g", "h"):
+        assert ask(cache, "a", generation=generation) == [1]
+    assert encoder.seen == [["a"], ["a"]]

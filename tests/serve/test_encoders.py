@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from fuserank import config
+from fuserank.artifacts import write_json
 from fuserank.features.batch import collate
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.models.build import build_model
 from fuserank.models.checkpoint import load_model, save_model
+from fuserank.retrieval.generation import FORMAT, MANIFEST
 from serve.audio_encoder import AudioEncoder
 from serve.envelope import Envelope, Result
 from serve.image_encoder import ImageEncoder
@@ -35,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(
         build_model(encoders, config.Fusion(width=32), settings.vocabulary, 32, settings.mels, edges), folder / "model"
     )
+    write_json(folder / MANIFEST, {"format": FORMAT, "id": folder.name, "modalities": ["text", "image", "audio"]})
     return folder
 
 
@@ -47,7 +50,7 @@ def sound(pitch: float) -> bytes:
 
 
 def ask(encoder: Any, payloads: list[Any]) -> list[Result]:
-    envelopes = [Envelope(f"r{i}", encoder.generation, time.time() + 60, p) for i, p in enumerate(payloads)]
+    envelopes = [Envelope(f"r{i}", encoder.held.active, time.time() + 60, p) for i, p in enumerate(payloads)]
     return asyncio.run(encoder(envelopes))
 
 
@@ -82,3 +85,15 @@ def test_unreadable_media_fail_alone(folder: Path, shop: ModuleType):
     assert results[0].error is not None
     assert (results[0].error.status, results[0].error.code) == (422, "unreadable_media")
     assert all(result.error for result in ask(ImageEncoder(folder), [b"junk"]))
+
+
+def test_a_generation_without_the_modality_refuses_it(folder: Path, tmp_path: Path):
+    (tmp_path / "silent").mkdir()
+    write_json(tmp_path / "silent" / MANIFEST, {"format": FORMAT, "id": "silent", "modalities": ["text"]})
+    encoder = AudioEncoder(folder)
+    encoder.held._parts["silent"] = encoder.open(tmp_path / "silent")
+    envelopes = [Envelope(name, name, time.time() + 60, sound(440)) for name in ("silent", folder.name)]
+    refused, answered = asyncio.run(encoder(envelopes))
+    assert refused.error is not None
+    assert (refused.error.status, "no audio encoder" in refused.error.message) == (422, True)
+    assert answered.error is None

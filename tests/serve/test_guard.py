@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,12 +142,12 @@ def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, da
         "write": {"POST /v1/products", "PATCH /v1/products", "POST /v1/products/delete"},
         "admin": {
             "GET /metrics", "GET /v1/admin/keys", "POST /v1/admin/keys", "POST /v1/admin/keys/{key_id}/rotate",
-            "POST /v1/admin/keys/{key_id}/revoke",
+            "POST /v1/admin/keys/{key_id}/revoke", "POST /v1/generations/{generation}/activate",
         },
         None: {"GET /v1/health/live", "GET /v1/health/ready", "GET /", "GET /{page}"},
     }  # fmt: skip
     keyring = Keyring(database, True, 3600)
-    app = create_app(gateway, 1000, "test", config.Guard(administration=True), keyring)
+    app = create_app(gateway, 1000, "test", config.Guard(administration=True), keyring, Path("index"))
     found: dict[Any, set[str]] = {scope: set() for scope in expected}
     for route in app.routes:
         if isinstance(route, APIRoute):

@@ -39,7 +39,7 @@ def store(live: Experiment, parts: dict[str, Any]) -> Iterator[TestClient]:
     gateway: Gateway = front(live, parts)
     with TestClient(create_app(gateway, 200_000, "test"), raise_server_exceptions=False) as client:
         yield client
-    gateway.documents.close()  # type: ignore[union-attr]
+    gateway.held.stop()
 
 
 def send(store: TestClient, method: str, items: Any, path: str = "/v1/products") -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def seen(parts: dict[str, Any], items: list[dict[str, Any]]) -> None:
     """Wait until the retriever shows the changes."""
     last = max(item["seq"] for item in items)
     deadline = time.monotonic() + 20
-    while parts["retriever"].live.catalogue.seq < last:
+    while parts["retriever"].held.current().live.catalogue.seq < last:
         assert time.monotonic() < deadline, "the change was never shown"
         time.sleep(0.01)
 
@@ -83,18 +83,18 @@ def test_an_upsert_is_found_and_shown(store: TestClient, parts: dict[str, Any]):
 def test_a_patch_is_filtered_on_and_encodes_nothing_that_did_not_change(store: TestClient, parts: dict[str, Any]):
     encoded = parts["products"].embedder.encoded
     before = encoded.copy()
-    vector = parts["retriever"].live.catalogue.vectors[np.array([4])]
+    vector = parts["retriever"].held.current().live.catalogue.vectors[np.array([4])]
     cheap = {"price": {"lte": 1}}
     assert shown(store, text="shoe", filter=cheap) == []
     seen(parts, send(store, "PATCH", [{"product_id": "p04", "in_stock": False, "rating": 4.5, "review_count": 900,
                                        "attributes": {"mood": "calm"}}]))  # fmt: skip
     assert encoded == before
     assert shown(store, text="shoe", filter={"attributes.mood": "calm", "in_stock": False}) == ["p04"]
-    np.testing.assert_array_equal(parts["retriever"].live.catalogue.vectors[np.array([4])], vector)
+    np.testing.assert_array_equal(parts["retriever"].held.current().live.catalogue.vectors[np.array([4])], vector)
     seen(parts, send(store, "PATCH", [{"product_id": "p04", "price": 0.5}]))
     assert shown(store, text="shoe", filter=cheap) == ["p04"]
     assert encoded - before == {"price": 1}
-    assert (parts["retriever"].live.catalogue.vectors[np.array([4])] != vector).any()
+    assert (parts["retriever"].held.current().live.catalogue.vectors[np.array([4])] != vector).any()
     seen(parts, send(store, "PATCH", [{"product_id": "p04", "title": "Sandal"}]))
     assert encoded - before == {"price": 1, "text": 1}
     product = store.get("/v1/products/p04").json()
@@ -179,7 +179,7 @@ def test_patches_and_deletes_of_unknown_products_and_empty_patches_are_refused(s
 
 def test_a_live_product_has_the_vectors_of_one_that_was_imported(store: TestClient, parts: dict[str, Any]):
     """Every imported product is sent again under another id; what the encoders made of both must be the same."""
-    catalogue, documents = parts["retriever"].live.catalogue, parts["products"].embedder.base
+    catalogue, documents = parts["retriever"].held.current().live.catalogue, parts["products"].embedder.base
     originals = [f"p{number}" for number in range(10, 30)]
     copies = []
     for product_id in originals:
@@ -209,10 +209,10 @@ def test_a_live_product_has_the_vectors_of_one_that_was_imported(store: TestClie
 
 def test_a_replica_that_starts_again_catches_up_without_encoding(parts: dict[str, Any], live: Experiment):
     encoded = parts["products"].embedder.encoded.copy()
-    old = parts["retriever"].live.catalogue
+    old = parts["retriever"].held.current().live.catalogue
     folder = generation_folder(live)
     fresh = RetrieverDeployment(folder, live.index.candidates, store_url(live))
-    new = fresh.live.catalogue
+    new = fresh.held.current().live.catalogue
     assert new.seq == old.seq
     assert new.ids == old.ids
     rows = np.flatnonzero(old.present)
@@ -223,25 +223,31 @@ def test_a_replica_that_starts_again_catches_up_without_encoding(parts: dict[str
         (new.mask, old.mask),
     ):
         np.testing.assert_array_equal(mine[rows], theirs[rows])
-    np.testing.assert_array_equal(fresh.live.popularity, parts["retriever"].live.popularity)
+    np.testing.assert_array_equal(
+        fresh.held.current().live.popularity, parts["retriever"].held.current().live.popularity
+    )
     assert parts["products"].embedder.encoded == encoded
-    fresh.live.close()
+    fresh.held.stop()
 
 
 def test_compaction_in_the_background_changes_no_answer(store: TestClient, parts: dict[str, Any], live: Experiment):
     fresh = RetrieverDeployment(generation_folder(live), live.index.candidates, store_url(live), compact_after=1)
     try:
         deadline = time.monotonic() + 30
-        while fresh.live.compactions == 0:
+        while fresh.held.current().live.compactions == 0:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert fresh.live.catalogue.delta == 0
-        query = SearchRequest(query_vector=np.ones(parts["retriever"].live.catalogue.vectors.shape[1], np.float32))
-        mine, theirs = (Retriever(one.live.catalogue).search([query])[0] for one in (fresh, parts["retriever"]))
+        assert fresh.held.current().live.catalogue.delta == 0
+        query = SearchRequest(
+            query_vector=np.ones(parts["retriever"].held.current().live.catalogue.vectors.shape[1], np.float32)
+        )
+        mine, theirs = (
+            Retriever(one.held.current().live.catalogue).search([query])[0] for one in (fresh, parts["retriever"])
+        )
         np.testing.assert_array_equal(mine.rows, theirs.rows)
         np.testing.assert_allclose(mine.fused, theirs.fused, rtol=1e-6)
     finally:
-        fresh.live.close()
+        fresh.held.stop()
 
 
 def test_an_encoder_that_fails_is_asked_again_and_nothing_is_lost(

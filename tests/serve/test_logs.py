@@ -47,7 +47,7 @@ def test_one_id_leads_through_every_deployment(client: TestClient, lines: Any):
 def test_a_failed_request_is_named_where_it_failed(
     client: TestClient, deployments: dict[str, Any], lines: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    def broken(payloads: list[Any]) -> Any:
+    def broken(part: Any, payloads: list[Any]) -> Any:
         raise ZeroDivisionError("deep inside")
 
     monkeypatch.setattr(deployments["reranker"], "work", broken)
@@ -77,7 +77,7 @@ def test_no_key_ever_reaches_the_log(gateway: Gateway, lines: Any, tmp_path: Pat
             def broken(rows: Any) -> Any:
                 raise KeyError(f"a fault that quotes {key}")
 
-            monkeypatch.setattr(gateway.documents, "hits", broken)
+            monkeypatch.setattr(gateway.held.current().documents, "hits", broken)
             assert client.post("/v1/search", json={"text": "x"}, headers=good).status_code == 500
     everything = json.dumps(lines())
     assert stored.id in everything

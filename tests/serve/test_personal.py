@@ -62,15 +62,16 @@ def test_offline_equals_served(served: tuple[Any, dict[str, Any], Path]) -> None
         assert ask(client, user_id="bob") == before
     assert after != before, "the user's events change the next answer"
 
-    retriever, catalogue = deployments["retriever"], open_generation(folder).catalogue
-    text = deployments["text"].work(["red shoe"])[0]
-    model = retriever._model
+    catalogue = open_generation(folder).catalogue
+    encoder, searcher = (deployments[name].held.current() for name in ("text", "retriever"))
+    text = deployments["text"].work(encoder, ["red shoe"])[0]
+    model = searcher._model
     vectors, mask = torch.zeros(1, 4, model.width), torch.zeros(1, 4, dtype=torch.bool)
     vectors[0, 0], mask[0, 0] = torch.from_numpy(np.array(text)), True
     with torch.inference_mode():
         fused, heads = (t[0].numpy() for t in model.search_vectors(vectors, mask))
     query = RetrieverQuery(Ask("search", 15), "red shoe", {"text": np.array(text)})
-    rows = retriever.work([query])[0].rows
+    rows = searcher.answer([query])[0].rows
     found: Candidates = scored(catalogue, "red shoe", fused, heads, rows)
     recent = [catalogue.rows[p] for p in clicked]
     behaviour, reranker = Behaviour.load(folder / "model"), load_reranker(folder / "model", tiny_shop.MODALITIES)

@@ -103,7 +103,7 @@ def test_a_fault_of_ours_shows_nothing(client: TestClient, gateway: Gateway, mon
     def broken(rows: Any) -> Any:
         raise KeyError("/secret/path")
 
-    monkeypatch.setattr(gateway.documents, "hits", broken)
+    monkeypatch.setattr(gateway.held.current().documents, "hits", broken)
     response = client.post("/v1/search", json={"text": "x"})
     assert response.status_code == 500
     assert "secret" not in response.text

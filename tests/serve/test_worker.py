@@ -3,24 +3,28 @@
 import asyncio
 import threading
 import time
+from pathlib import Path
 
 from serve.envelope import Envelope
 from serve.worker import Worker, attempt
 
 
-class Sleeper(Worker):
+class Sleeper(Worker[float]):
     """Blocks its thread as a forward pass would; notes the threads."""
 
     def __init__(self):
-        super().__init__("g", "sleeper")
+        super().__init__("sleeper", Path("g"))
         self.threads: set[str] = set()
         self.running = self.most = 0
 
-    def work(self, payloads: list[int]) -> list[int]:
+    def open(self, folder: Path) -> float:
+        return 0.1
+
+    def work(self, part: float, payloads: list[int]) -> list[int]:
         self.running += 1
         self.most = max(self.most, self.running)
         self.threads.add(threading.current_thread().name)
-        time.sleep(0.1)
+        time.sleep(part)
         self.running -= 1
         return payloads
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def write_generation(
     modalities: tuple[str, ...],
     kind: Kind = "flat",
     keep: int = 2,
+    spare: Collection[str] = (),
     details: dict[str, Any] | None = None,
 ) -> str:
     """Build a generation beside the live one, make it current and prune old ones.
@@ -68,6 +70,7 @@ def write_generation(
         products, modality_vectors, mask, vectors, texts: see catalogue.write_catalogue.
         model_folder, featurizer_folder: copied into the generation.
         modalities: names of the M axis.
+        keep, spare: see prune.
         details: more entries for the manifest (media folder, candidates, …).
 
     Returns:
@@ -109,7 +112,7 @@ def write_generation(
         shutil.rmtree(building, ignore_errors=True)
         raise
     activate(index_folder, identity)
-    prune(index_folder, keep)
+    prune(index_folder, keep, spare)
     return identity
 
 
@@ -120,8 +123,18 @@ def open_generation(folder: str | Path) -> Generation:
         StageError: no manifest, another format, or a part missing or not fitting.
     """
     folder = Path(folder)
+    manifest = read_manifest(folder)
+    return Generation(manifest["id"], folder, manifest, Catalogue.open(folder))
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """What a generation says of itself.
+
+    Raises:
+        StageError: no manifest, or another format.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise StageError(f"{folder} is not a generation: {error}", "Run `fuserank index` again.") from error
     if manifest.get("format") != FORMAT:
@@ -129,7 +142,7 @@ def open_generation(folder: str | Path) -> Generation:
             f"generation {folder} has format {manifest.get('format')}, this version reads {FORMAT}.",
             "Run `fuserank index` again.",
         )
-    return Generation(manifest["id"], folder, manifest, Catalogue.open(folder))
+    return manifest
 
 
 def current_folder(index_folder: str | Path) -> Path:
@@ -191,10 +204,10 @@ def generation_ids(index_folder: str | Path) -> list[str]:
     )
 
 
-def prune(index_folder: str | Path, keep: int) -> list[str]:
-    """Remove the oldest generations beyond `keep`, never the live one; returns the removed ids."""
-    live = current_folder(index_folder).name
-    others = [identity for identity in generation_ids(index_folder) if identity != live]
+def prune(index_folder: str | Path, keep: int, spare: Collection[str] = ()) -> list[str]:
+    """Remove the oldest generations beyond `keep`, never the live one or those to spare; returns the removed ids."""
+    live = {current_folder(index_folder).name, *spare}
+    others = [identity for identity in generation_ids(index_folder) if identity not in live]
     gone = others[: max(0, len(others) - max(keep - 1, 0))]
     for identity in gone:
         folder = Path(index_folder) / "generations" / identity

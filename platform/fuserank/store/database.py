@@ -79,6 +79,10 @@ class Database:
         """Impressions stored at or after `since` (ms since 1970), ordered by time; schema IMPRESSION."""
         return self._read(lambda connection: impressions.read(connection, since))
 
+    def logged_queries(self, limit: int) -> list[tuple[str, int]]:
+        """The latest `limit` different texts that were searched for, the latest first, with how often."""
+        return self._read(lambda connection: impressions.queries(connection, limit))
+
     def add_changes(
         self, edits: Sequence[changes.Edit], base: Callable[[str], changes.Record | None]
     ) -> list[changes.Outcome]:
@@ -127,6 +131,31 @@ class Database:
         """Register a generation, or change what is known of it."""
         row = generations.Generation(identity, folder, base_seq, state)
         self._writer.run(lambda connection: generations.put(connection, row))
+
+    def register_generation(self, identity: str, folder: str, base_seq: int) -> None:
+        """Register a generation as ready; the state of one that is known already stays."""
+        row = generations.Generation(identity, folder, base_seq, "ready")
+        self._writer.run(lambda connection: generations.register(connection, row))
+
+    def warm_generation(self, identity: str) -> None:
+        """Ask the service to make a generation ready and activate it. Raises StoreError for an unknown one."""
+        self._writer.run(lambda connection: generations.warm(connection, identity))
+
+    def refuse_generation(self, identity: str, reason: str) -> None:
+        """Say why a generation that was asked for cannot be had."""
+        self._writer.run(lambda connection: generations.refuse(connection, identity, reason))
+
+    def report_part(self, part: generations.Part) -> None:
+        """Say how far a replica is with a generation."""
+        self._writer.run(lambda connection: generations.report(connection, part))
+
+    def generation_parts(self, identity: str) -> list[generations.Part]:
+        """What replicas last said of a generation."""
+        return self._read(lambda connection: generations.parts(connection, identity))
+
+    def forget_generations(self, kept: Sequence[str]) -> None:
+        """Delete rows and vectors of generations that are not among these and neither active nor asked for."""
+        self._writer.run(lambda connection: generations.forget(connection, kept))
 
     def activate_generation(self, identity: str) -> None:
         """Make a generation the active one; the one before it is retired. Raises StoreError for an unknown one."""

@@ -37,3 +37,13 @@ def read(connection: sa.Connection, since: int) -> pa.Table:
         values = [value and json.loads(value) for value in column] if pa.types.is_list(kind) else column
         arrays.append(pa.array(values, kind))
     return pa.table(arrays, schema=IMPRESSION)
+
+
+def queries(connection: sa.Connection, limit: int) -> list[tuple[str, int]]:
+    """Texts that were searched for, with how often; the latest `limit` different ones, the latest first."""
+    latest = sa.func.max(IMPRESSIONS.c.timestamp)
+    query = sa.select(IMPRESSIONS.c.query, sa.func.count()).where(
+        IMPRESSIONS.c.kind == "search", IMPRESSIONS.c.query.is_not(None)
+    )
+    query = query.group_by(IMPRESSIONS.c.query).order_by(latest.desc(), IMPRESSIONS.c.query).limit(limit)
+    return [(text, count) for text, count in connection.execute(query)]

@@ -4,7 +4,7 @@ Times are milliseconds since 1970, UTC. `stored` is when a row was accepted, whi
 are JSON text: they are read as a whole, never searched.
 """
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 METADATA = MetaData()
 
@@ -85,9 +85,22 @@ GENERATIONS = Table(
     Column("id", String(256), primary_key=True),
     Column("folder", Text, nullable=False),
     Column("base_seq", BigInteger, nullable=False),  # changes up to here are in its files
-    Column("state", String(16), nullable=False),  # building | ready | active | retired
+    Column("state", String(16), nullable=False),  # generations.State
     Column("created", BigInteger, nullable=False),
     Column("activated_at", BigInteger),
+    Column("asked_at", BigInteger),  # when its activation was last asked for
+    Column("reason", Text),  # why that did not come about
+)
+
+GENERATION_PARTS = Table(
+    "generation_parts",
+    METADATA,
+    Column("generation", String(256), primary_key=True),
+    Column("deployment", String(64), primary_key=True),
+    Column("replica", String(64), primary_key=True),
+    Column("ready", Boolean, nullable=False),
+    Column("reason", Text),  # why it cannot hold the generation
+    Column("at", BigInteger, nullable=False),  # when it last said so
 )
 
 API_KEYS = Table(

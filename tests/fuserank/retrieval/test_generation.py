@@ -57,6 +57,7 @@ def test_pruning_keeps_the_newest_and_the_live_one(tmp_path):
     assert current_folder(tmp_path / "index").name == written[-1]
     activate(tmp_path / "index", written[2])
     assert current_generation(tmp_path / "index").id == written[2]
+    assert prune(tmp_path / "index", 1, spare=[written[3]]) == []
     assert prune(tmp_path / "index", 1) == [written[3]]
     with pytest.raises(StageError, match="no generation"):
         activate(tmp_path / "index", written[3])
