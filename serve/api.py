@@ -133,8 +133,8 @@ class Explanation(BaseModel):
     """Why a hit stands where it stands."""
 
     contributions: dict[str, float] = Field(
-        description="the score split over the product's modalities (Shapley values of the fused score) and "
-        "`reranking`, what the reranker changed; they sum to the score"
+        description="the score split over the product's modalities (Shapley values of the fused score), `words`, what "
+        "word search added, and `reranking`, what the reranker changed; they sum to the score"
     )
     fused_score: float
     lexical_score: float

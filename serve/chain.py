@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fuserank.retrieval.rerank_inputs import placed
 from serve.envelope import EXPIRED, UNAVAILABLE, Envelope, Failure, Result
 from serve.messages import Ask, Found, Ranked, RetrieverQuery
 
@@ -145,7 +146,7 @@ def _query(
 
 
 def _rank(ask: Ask, found: Found, scores: np.ndarray | None, stages: dict[str, float]) -> Ranked:
-    final = found.fused if scores is None else scores
+    final = found.score if scores is None else placed(found.score, scores)
     order = np.argsort(-final, kind="stable")[: ask.depth]
     return Ranked(found, order, final[order], stages)
 

@@ -282,11 +282,12 @@ class Gateway:
 
 
 def _explanation(found: Found, details: Details, i: int, score: float) -> dict[str, Any]:
-    fused = float(found.fused[i])
+    fused, retrieved = float(details.fused[i]), float(found.score[i])
     parts = {m: float(value) for m, value in zip(found.modalities, details.contributions[i], strict=True) if value != 0}
     scores = zip(found.modalities, details.modality_scores[i], strict=True)
     return {
-        "contributions": parts | {"reranking": score - sum(parts.values())},
+        "contributions": parts
+        | {"words": retrieved - fused, "reranking": score - sum(parts.values()) - retrieved + fused},
         "fused_score": fused,
         "lexical_score": float(details.lexical[i]),
         "modality_scores": {m: float(value) for m, value in scores if value == value},

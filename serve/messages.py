@@ -53,6 +53,7 @@ class RetrieverQuery:
 class Details:
     """What `explain` shows of each candidate."""
 
+    fused: np.ndarray  # float32 [K]
     lexical: np.ndarray  # float32 [K] BM25
     modality_scores: np.ndarray  # float32 [K, M], NaN where missing
     contributions: np.ndarray  # float32 [K, M], sums to the fused score
@@ -60,11 +61,13 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One request's candidates, best fused score first."""
+    """One request's candidates, best first."""
 
     rows: np.ndarray  # int64 [K]
-    fused: np.ndarray  # float32 [K]
-    features: RerankInputs | np.ndarray | None  # float32 [K, F] alone if it does not attend; None: no reranking
+    score: np.ndarray  # float32 [K], best first
+    features: (
+        RerankInputs | np.ndarray | None
+    )  # of the first: float32 [≤ K, F] alone if it does not attend; None: no reranking
     source: Source
     modalities: tuple[str, ...]
     details: Details | None = None

@@ -17,6 +17,7 @@ from fuserank.features.featurizer import Featurizer
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.history import turns
 from fuserank.retrieval.generation import open_generation
+from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
 from fuserank.store.database import Database
 from serve.live import Live
@@ -27,11 +28,19 @@ from serve.worker import Worker, one_thread
 class Searcher:
     """One generation, with the live changes of its catalogue."""
 
-    def __init__(self, folder: Path, candidates: int, database: Database | None, thread: Executor, compact_after: int):
+    def __init__(
+        self,
+        folder: Path,
+        candidates: int,
+        depth: int,
+        database: Database | None,
+        thread: Executor,
+        compact_after: int,
+    ):
         """
         Args:
             folder: the generation's.
-            candidates: how many vector search and word search each hand over.
+            candidates: how many vector search and word search each hand over; depth: how many the reranker looks at.
             database: whose change log to follow; None for a catalogue that nobody changes.
             thread: the one thread that searches.
             compact_after: changes beside the generation before they are made into a new base.
@@ -52,9 +61,9 @@ class Searcher:
             compact_after,
         )
         self._catalogue = self.live.catalogue
-        self._retriever = Retriever(self._catalogue)
+        self._retriever = Retriever(self._catalogue, Hybrid.of(opened.manifest))
         self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
-        self._candidates = candidates
+        self._candidates, self._depth = candidates, depth
         self._behaviour = Behaviour.load(opened.model_folder)
         self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
 
@@ -103,7 +112,7 @@ class Searcher:
                 answers.append(found.error)
                 continue
             recent = [row for row, _, _ in turns(self._events(query))]
-            seen = rerank_inputs(found, heads[b].numpy(), self._catalogue, self._behaviour, recent)
+            seen = rerank_inputs(found.first(self._depth), heads[b].numpy(), self._catalogue, self._behaviour, recent)
             features = seen if self._attends else seen.features  # vectors travel only to who reads them
             details = None
             if query.ask.explain:
@@ -112,8 +121,8 @@ class Searcher:
                 present = torch.from_numpy(self._catalogue.mask[rows])
                 shares = model.contributions(vectors[b], mask[b], products, present, weights[b]).numpy()
                 scores = np.where(found.mask, found.modalities, np.nan)
-                details = Details(found.lexical, scores, shares)
-            answers.append(Found(found.rows, found.fused, features, "search", modalities, details))
+                details = Details(found.fused, found.lexical, scores, shares)
+            answers.append(Found(found.rows, found.score, features, "search", modalities, details))
         return answers
 
     def _relate(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
@@ -153,7 +162,7 @@ class Searcher:
         ]
 
     def _found(self, found: Candidates, source: Source) -> Found | Exception:
-        return found.error or Found(found.rows, found.fused, None, source, self._model.modalities)
+        return found.error or Found(found.rows, found.score, None, source, self._model.modalities)
 
     def _popular(self, query: RetrieverQuery, excluded: list[int]) -> Found | Exception:
         """For users nothing is known of."""
@@ -182,10 +191,12 @@ class Searcher:
 class RetrieverDeployment(Worker[Searcher]):
     """Payload: RetrieverQuery. Value: Found, or FilterError for a malformed filter."""
 
-    def __init__(self, generation: Path, candidates: int, url: str | None = None, compact_after: int = 5000):
+    def __init__(
+        self, generation: Path, candidates: int, url: str | None = None, compact_after: int = 5000, depth: int = 200
+    ):
         """As Searcher and Worker."""
         one_thread()
-        self._options = (candidates, Database(url) if url else None)
+        self._options = (candidates, depth, Database(url) if url else None)
         self._compact_after = compact_after
         super().__init__("retriever", generation, url)
 

@@ -17,17 +17,18 @@ MOVERS = 20
 class Searching:
     """One generation, asked by text."""
 
-    def __init__(self, folder: Path, candidates: int):
+    def __init__(self, folder: Path, candidates: int, depth: int):
         """Raises StageError, ModelError: a part of it cannot be loaded."""
         from fuserank.features.featurizer import Featurizer
         from fuserank.feedback.behaviour import Behaviour
         from fuserank.models.checkpoint import load_model, load_reranker
         from fuserank.retrieval.generation import open_generation
+        from fuserank.retrieval.hybrid import Hybrid
         from fuserank.retrieval.pipeline import Retriever
 
         opened = open_generation(folder)
-        self.id, self.catalogue, self._candidates = opened.id, opened.catalogue, candidates
-        self._retriever = Retriever(opened.catalogue)
+        self.id, self.catalogue, self._candidates, self._depth = opened.id, opened.catalogue, candidates, depth
+        self._retriever = Retriever(opened.catalogue, Hybrid.of(opened.manifest))
         self._model = load_model(opened.model_folder, ("text",)).eval()
         self._reranker = load_reranker(opened.model_folder, self._model.modalities)
         self._behaviour = Behaviour.load(opened.model_folder)
@@ -40,7 +41,7 @@ class Searching:
 
         from fuserank.features.batch import collate
         from fuserank.retrieval.pipeline import SearchRequest
-        from fuserank.retrieval.rerank_inputs import rerank, rerank_inputs
+        from fuserank.retrieval.rerank_inputs import placed, rerank, rerank_inputs
 
         begin = time.perf_counter()
         model = self._model
@@ -51,13 +52,14 @@ class Searching:
             vectors[:, column], mask[:, column] = model.encode("text", inputs), 1
             fused, heads = (part[0].numpy() for part in model.search_vectors(vectors, mask.bool()))
         found = self._retriever.search([SearchRequest(text, fused, heads, candidates=self._candidates)])[0]
-        scores = rerank(self._reranker, rerank_inputs(found, heads, self.catalogue, self._behaviour, []))
+        seen = rerank_inputs(found.first(self._depth), heads, self.catalogue, self._behaviour, [])
+        scores = placed(found.score, rerank(self._reranker, seen))
         rows = found.rows[np.argsort(-scores, kind="stable")]
         self.seconds.append(time.perf_counter() - begin)
         return [self.catalogue.ids[row] for row in rows]
 
 
-def compared(old: Path, new: Path, texts: Sequence[str], candidates: int) -> dict[str, Any]:
+def compared(old: Path, new: Path, texts: Sequence[str], candidates: int, depth: int) -> dict[str, Any]:
     """Overlap of the first ten, what moved most, and the milliseconds of a search in this process, one at a time.
 
     Returns:
@@ -65,7 +67,7 @@ def compared(old: Path, new: Path, texts: Sequence[str], candidates: int) -> dic
         the same in the same order, "movers": [{"query", "product_id", "title", "before", "after": place or None}],
         "old", "new": {"id", "p50_ms", "p99_ms"}}.
     """
-    sides = [Searching(folder, candidates) for folder in (old, new)]
+    sides = [Searching(folder, candidates, depth) for folder in (old, new)]
     for side in sides:  # what is loaded when first used is no part of a search
         side.search(texts[0])
         side.seconds.clear()

@@ -37,6 +37,8 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     from fuserank.feedback.behaviour import Behaviour
     from fuserank.models.checkpoint import load_model, load_reranker
     from fuserank.retrieval.generation import current_generation
+    from fuserank.retrieval.hybrid import Hybrid
+    from fuserank.retrieval.pipeline import Retriever
     from workloads import leaks
     from workloads.ablation import ablated_orders, ablation
     from workloads.beyond import search_figures
@@ -50,7 +52,7 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     generation = current_generation(stage_folder(experiment, "index"))
     model = load_model(generation.model_folder)
     reranker = load_reranker(generation.model_folder, model.modalities)
-    behaviour = Behaviour.load(generation.model_folder)
+    behaviour, hybrid = Behaviour.load(generation.model_folder), Hybrid.of(generation.manifest)
     featurizer = Featurizer.load(generation.featurizer_folder)
     texts = [featurizer.product_text(product) for product in generation.catalogue.products.to_pylist()]
     rows = evaluation_rows(generation.catalogue.products, experiment.records.split.by == "product")
@@ -70,7 +72,14 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
                 generation.catalogue, model, rows, without_text, texts, Path(scratch), experiment.index.vectors
             )
             orders[name] = system_orders(
-                model, reranker, behaviour.take(rows), catalogue, questions, experiment.index.candidates
+                model,
+                reranker,
+                behaviour.take(rows),
+                catalogue,
+                questions,
+                experiment.index.candidates,
+                hybrid,
+                experiment.index.rerank_depth,
             )
         values[name] = measure(orders[name], questions.grades, settings.k, settings.recall_k, settings.relevant)
         missing = _missing(orders[name], questions.grades, catalogue.mask, model.modalities, settings, seed)
@@ -83,7 +92,9 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
             ablated = {"fused": orders[name]["fused"]} | ablated_orders(model, catalogue, questions)
             variants[name]["ablation"] = ablation(ablated, questions.grades, settings, seed)
     recommendation, per_user = evaluate_recommendation(experiment, preprocess, generation, model)
-    sessions = evaluate_sessions(experiment, preprocess, model, reranker, behaviour, generation.catalogue)
+    sessions = evaluate_sessions(
+        experiment, preprocess, model, reranker, behaviour, Retriever(generation.catalogue, hybrid)
+    )
     metrics = {
         "run": {
             "name": experiment.name,
@@ -131,7 +142,13 @@ def _compared(
     single = best_of(values, modalities, f"ndcg@{settings.k}")
     rivals = ["bm25", "late"] if single is None else ["bm25", single, "late"]
     pairs = [(ours, rival) for ours in ("served", "fused") for rival in rivals]
-    compared = compare(values, slices, [*pairs, ("served", "fused")], settings.bootstrap, seed)
+    compared = compare(
+        values,
+        slices,
+        [*pairs, ("served", "fused"), ("served", "hybrid"), ("hybrid", "fused")],
+        settings.bootstrap,
+        seed,
+    )
     return {"single": single, "systems": compared[ALL]["systems"], "slices": compared}
 
 

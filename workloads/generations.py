@@ -89,7 +89,13 @@ def compare(experiment: Experiment, new: str, old: str | None, queries: int) -> 
     if not texts:
         raise InputError("no search by text is in the log yet.", "Serve it for a while, then compare.")
     assert old is not None
-    found = compared(index / "generations" / old, index / "generations" / new, texts, experiment.index.candidates)
+    found = compared(
+        index / "generations" / old,
+        index / "generations" / new,
+        texts,
+        experiment.index.candidates,
+        experiment.index.rerank_depth,
+    )
     _print(found)
     return found
 

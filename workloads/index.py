@@ -4,6 +4,7 @@ Reads preprocess/ and train/; writes index/generations/<id>/ and index/current. 
 (reranking.py), because it learns from what the finished retrieval finds.
 """
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -50,7 +51,9 @@ def _index(experiment: Experiment, folder: Path) -> dict:
         staged = Path(scratch) / "model"
         shutil.copytree(trained, staged)
         shop = reranking.Shop(products, texts, vectors, mask)
-        reranker, behaviour, lift = reranking.fit(experiment, model, splits, shop, query_texts(experiment), device)
+        reranker, hybrid, behaviour, lift = reranking.fit(
+            experiment, model, splits, shop, query_texts(experiment), device
+        )
         save_weights(reranker, staged / "reranker.safetensors")
         behaviour.save(staged)
         tools = Path(scratch) / "featurizer"
@@ -68,7 +71,12 @@ def _index(experiment: Experiment, folder: Path) -> dict:
             kind=experiment.index.vectors,
             keep=experiment.index.keep,
             spare=answering(experiment),
-            details={"media": str(preprocess / "media"), "candidates": experiment.index.candidates, "reranker": lift},
+            details={
+                "media": str(preprocess / "media"),
+                "candidates": experiment.index.candidates,
+                "hybrid": dataclasses.asdict(hybrid),
+                "reranker": lift,
+            },
         )
     return {"generation": identity, "products": products.num_rows, "reranker": lift}
 

@@ -111,7 +111,8 @@ class Shop:
                 self.words[query], fused[0].numpy(), heads[0].numpy(), candidates=chosen.index.candidates
             )
             found = retriever.search([request])[0]
-            features = candidate_features(found.fused, found.lexical, found.modalities, found.mask)
+            found = found.first(chosen.index.rerank_depth)
+            features = candidate_features(found.score, found.lexical, found.modalities, found.mask)
             reranker(torch.from_numpy(features)[None])[0].argsort(descending=True)
         return time.perf_counter() - begin
 
@@ -140,7 +141,9 @@ def work(experiment: Experiment, cache: Path, catalogue: int) -> float:
     query = sum(p.numel() for m in ("text", "image", "audio") if m in model.modalities for p in _linear(model, m))
     heads = modalities * width * width
     searched = catalogue * model.out_width if experiment.index.vectors == "flat" else 4096 * model.out_width
-    reranked = min(catalogue, 2 * experiment.index.candidates) * (modalities * width + 16 * (3 + 2 * modalities))
+    reranked = min(catalogue, 2 * experiment.index.candidates, experiment.index.rerank_depth) * (
+        modalities * width + 16 * (3 + 2 * modalities)
+    )
     return (query + heads + searched + reranked) / 1000
 
 

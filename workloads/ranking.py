@@ -22,9 +22,10 @@ from fuserank.models.fused import FusedModel
 from fuserank.models.reranker import Reranker
 from fuserank.records.schema import MODALITIES
 from fuserank.retrieval.catalogue import Catalogue
+from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.lexical import LexicalIndex
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
-from fuserank.retrieval.rerank_inputs import rerank, rerank_inputs
+from fuserank.retrieval.rerank_inputs import placed, rerank, rerank_inputs
 from fuserank.retrieval.vectors import Kind, VectorIndex
 from fuserank.training.encode import encode_table
 
@@ -120,11 +121,14 @@ def system_orders(
     catalogue: Catalogue,
     questions: Questions,
     candidates: int,
+    hybrid: Hybrid,
+    depth: int,
 ) -> dict[str, np.ndarray]:
     """System → int64 [Q, R] rows, best first, −1 where nothing more was found.
 
-    `bm25`, each modality alone, `late` (their plain sum) and `fused` rank the whole catalogue; `served` is what users
-    get: candidates of word and vector search in the reranker's order, and nothing beyond them.
+    `bm25`, each modality alone, `late` (their plain sum) and `fused` rank the whole catalogue; `hybrid` is the
+    candidates of word and vector search by both scores; `served` is what users get: their first `depth` in the
+    reranker's order, and nothing beyond the candidates.
     """
     size = catalogue.size
     orders = {"bm25": catalogue.lexical_index.search(questions.text, size)[0]}
@@ -135,8 +139,10 @@ def system_orders(
         SearchRequest(text or None, vector, heads, candidates=candidates)
         for text, vector, heads in zip(questions.text, questions.vectors, questions.heads, strict=True)
     ]
-    served = np.full((len(requests), min(2 * candidates, size)), -1, np.int64)
-    for row, found in enumerate(Retriever(catalogue).search(requests)):
-        scores = rerank(reranker, rerank_inputs(found, questions.heads[row], catalogue, behaviour, []))
+    both, served = (np.full((len(requests), min(2 * candidates, size)), -1, np.int64) for _ in range(2))
+    for row, found in enumerate(Retriever(catalogue, hybrid).search(requests)):
+        seen = rerank_inputs(found.first(depth), questions.heads[row], catalogue, behaviour, [])
+        scores = placed(found.score, rerank(reranker, seen))
+        both[row, : len(found)] = found.rows
         served[row, : len(found)] = found.rows[np.argsort(-scores, kind="stable")]
-    return orders | {"served": served}
+    return orders | {"hybrid": both, "served": served}

@@ -18,11 +18,13 @@ from fuserank.losses.listwise import click_gains
 from fuserank.models.fused import FusedModel
 from fuserank.models.reranker import Reranker, feature_names, personal_features
 from fuserank.retrieval.catalogue import Catalogue
+from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.lexical import LexicalIndex
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from fuserank.retrieval.rerank_inputs import RerankInputs, as_batch, rerank_inputs
 from fuserank.retrieval.vectors import VectorIndex
 from fuserank.training.encode import encode_table
+from fuserank.training.hybrid import fit_hybrid
 from fuserank.training.rerank import Lists, fit_reranker, pad_lists
 from fuserank.training.splits import Splits
 from fuserank.training.supervised import fused_table
@@ -41,9 +43,9 @@ class Shop:
 
 def fit(
     experiment: Experiment, model: FusedModel, splits: Splits, shop: Shop, words: list[str | None], device: torch.device
-) -> tuple[Reranker, Behaviour, dict[str, float]]:
-    """The reranker, the behaviour it is served with, and figures: those of fit_reranker and `cut` (ms), the time from
-    which sessions are held out."""
+) -> tuple[Reranker, Hybrid, Behaviour, dict[str, float]]:
+    """The reranker, how words count beside vectors, the behaviour it is served with, and figures: those of fit_hybrid
+    and fit_reranker, and `cut` (ms), the time from which sessions are held out."""
     preprocess, ids = stage_folder(experiment, "preprocess"), shop.products["product_id"].to_pylist()
     log = open_log(preprocess, ids, experiment.index.later_sessions)
     if log is None:
@@ -52,12 +54,25 @@ def fit(
         counted, served = log.behaviour(log.half), log.behaviour(log.cut)
     cut = {"cut": float(log.cut)} if log is not None and log.cut is not None else {}
     if not len(splits.validation.query_rows):
-        return Reranker(len(feature_names(model.modalities))), served, dict(cut)
-    judged = _judged(experiment, model, splits, shop, words, counted, device)
-    clicks = None if log is None else _clicked(experiment, preprocess, model, shop, log, counted, device)
+        hybrid = Hybrid() if experiment.index.hybrid == "learnt" else configured(experiment)
+        return Reranker(len(feature_names(model.modalities))), hybrid, served, dict(cut)
+    hybrid, weighed = configured(experiment), dict[str, float]()
+    judged = _judged(experiment, model, splits, shop, words, counted, hybrid, device)
+    if experiment.index.hybrid == "learnt":
+        weight, weighed = fit_hybrid(judged, experiment.seed)
+        if weight > 0:
+            hybrid = Hybrid("linear", weight)
+            judged = _judged(experiment, model, splits, shop, words, counted, hybrid, device)
+    clicks = None if log is None else _clicked(experiment, preprocess, model, shop, log, counted, hybrid, device)
     personal = personal_features(model.modalities)
     reranker, lift = fit_reranker(judged, experiment.seed, clicks=clicks, personal=personal)
-    return reranker, served, lift | cut
+    return reranker, hybrid, served, weighed | lift | cut
+
+
+def configured(experiment: Experiment) -> Hybrid:
+    """What the config says; none where it is to be learnt."""
+    kind = experiment.index.hybrid
+    return Hybrid() if kind == "learnt" else Hybrid(kind, experiment.index.hybrid_weight if kind != "none" else 0.0)
 
 
 def _judged(
@@ -67,6 +82,7 @@ def _judged(
     shop: Shop,
     words: list[str | None],
     behaviour: Behaviour,
+    hybrid: Hybrid,
     device: torch.device,
 ) -> Lists:
     """Validation queries over the validation catalogue, as it is and with the text of a seeded half hidden."""
@@ -91,7 +107,7 @@ def _judged(
                 SearchRequest(words[q], fused[i], heads[i], candidates=experiment.index.candidates)
                 for i, q in enumerate(validation.query_rows)
             ]
-            for i, found in enumerate(Retriever(catalogue).search(requests)):
+            for i, found in enumerate(Retriever(catalogue, hybrid).search(requests)):
                 seen.append(rerank_inputs(found, heads[i], catalogue, counted, []))
                 graded.append(grades[i, found.rows])
                 judged.append(grades[i][grades[i] > 0])
@@ -106,6 +122,7 @@ def _clicked(
     shop: Shop,
     log: Log,
     behaviour: Behaviour,
+    hybrid: Hybrid,
     device: torch.device,
 ) -> Lists | None:
     """The pages that sessions showed; clicks count by how rarely their place is looked at. What was not shown could not
@@ -120,7 +137,14 @@ def _clicked(
     with tempfile.TemporaryDirectory() as scratch:
         catalogue = _catalogue(model, shop.products, shop.vectors, shop.mask, shop.texts, Path(scratch), device)
         for session, rows, inputs in session_inputs(
-            preprocess, model, catalogue, sessions, pasts, behaviour, experiment.index.candidates, device
+            preprocess,
+            model,
+            Retriever(catalogue, hybrid),
+            sessions,
+            pasts,
+            behaviour,
+            experiment.index.candidates,
+            device,
         ):
             kept = np.flatnonzero(np.isin(rows, list(session.shown)))
             seen.append(take(inputs, kept))

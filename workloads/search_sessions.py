@@ -21,7 +21,6 @@ from fuserank.feedback.sequences import has_splits, of_splits
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
 from fuserank.records.splits import EVALUATION, TRAINING
-from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from fuserank.retrieval.rerank_inputs import RerankInputs, rerank_inputs
 from fuserank.training.encode import encode_table
@@ -77,7 +76,7 @@ def held_out_queries(preprocess: Path) -> set[str]:
 def session_inputs(
     preprocess: Path,
     model: FusedModel,
-    catalogue: Catalogue,
+    retriever: Retriever,
     sessions: list[Session],
     pasts: Pasts,
     behaviour: Behaviour,
@@ -101,7 +100,6 @@ def session_inputs(
     vectors, mask = encode_table(model, features, features.rows(asked), columns, "query", device)
     with torch.inference_mode():
         fused, heads = (t.float().cpu().numpy() for t in model.search_vectors(vectors.to(device), mask.to(device)))
-    retriever = Retriever(catalogue)
     requests = {
         query: SearchRequest(text[query] or None, fused[place], heads[place], candidates=candidates)
         for place, query in enumerate(asked)
@@ -113,4 +111,4 @@ def session_inputs(
         scored = retriever.score(request, rows)
         recent = pasts.before(session.user_id, session.start) if personal else []
         assert request.q_heads is not None
-        yield session, scored.rows, rerank_inputs(scored, request.q_heads, catalogue, behaviour, recent)
+        yield session, scored.rows, rerank_inputs(scored, request.q_heads, retriever.catalogue, behaviour, recent)

@@ -1,6 +1,6 @@
 """The sessions' half of `fuserank evaluate`: later searches, the page that was shown put into the order of each system.
 
-Systems: `retriever` (the fused order), `reranked` without the user's past, `personal` with it. A session counts by
+Systems: `retriever` (its own order), `reranked` without the user's past, `personal` with it. A session counts by
 nDCG@k of its page, clicked products being relevant; a user's sessions are one observation, their mean, because they
 depend on each other. Reads preprocess/ and a generation; returns figures. U users · K products of a page.
 """
@@ -18,7 +18,7 @@ from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.search_sessions import Pasts
 from fuserank.models.fused import FusedModel
 from fuserank.models.reranker import Reranker
-from fuserank.retrieval.catalogue import Catalogue
+from fuserank.retrieval.pipeline import Retriever
 from fuserank.retrieval.rerank_inputs import rerank
 from workloads.search_sessions import held_out_queries, open_log, session_inputs
 
@@ -33,19 +33,19 @@ def evaluate_sessions(
     model: FusedModel,
     reranker: Reranker,
     behaviour: Behaviour,
-    catalogue: Catalogue,
+    retriever: Retriever,
 ) -> dict | None:
     """Figures as report.build takes them; None where no later session has a click.
 
     Args:
         behaviour: as of the cut, which the generation holds.
     """
-    log = open_log(preprocess, catalogue.ids, experiment.index.later_sessions)
+    log = open_log(preprocess, retriever.catalogue.ids, experiment.index.later_sessions)
     sessions = [] if log is None else log.later()
     if log is None or not sessions:
         return None
     pasts, k = Pasts(log.events, log.ids), experiment.evaluate.k
-    common = (preprocess, model, catalogue, sessions, pasts, behaviour, experiment.index.candidates)
+    common = (preprocess, model, retriever, sessions, pasts, behaviour, experiment.index.candidates)
     orders: dict[str, list[np.ndarray]] = {system: [] for system in SYSTEMS}
     asked = []
     for personal in (False, True):

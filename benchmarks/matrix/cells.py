@@ -82,6 +82,7 @@ def borrowed() -> list[Cell]:
         "train.token_dropout": 0.0,
         "train.refine.steps": 0,
         "loss.temperature": 0.05,
+        "evaluate.allow_leaks": ["repeated-queries"],  # of the published test questions 7 of 3,080 are training's too
     }
     places = (
         ("fashion text", "fashion-minilm", "fashion", "fashion.yaml", titles),

@@ -59,7 +59,7 @@ def test_bm25_and_served_equal_an_independent_ranking(finished):
         np.testing.assert_allclose([row[name] for row in got], want[name])
     metrics = json.loads((run / "evaluate" / "metrics.json").read_text())
     systems = metrics["variants"]["all text"]["slices"]["all queries"]["systems"]
-    assert list(systems) == ["bm25", "text", "image", "price", "attributes", "late", "fused", "served"]
+    assert list(systems) == ["bm25", "text", "image", "price", "attributes", "late", "fused", "hybrid", "served"]
     assert systems["bm25"]["ndcg@10"]["mean"] == pytest.approx(np.nanmean(want["ndcg@10"]), abs=1e-6)
 
 

@@ -64,7 +64,7 @@ def test_what_moved_most_comes_first(monkeypatch: pytest.MonkeyPatch, experiment
     }
 
     class Fixed:
-        def __init__(self, folder: Path, candidates: int):
+        def __init__(self, folder: Path, candidates: int, depth: int):
             self.id, self.seconds, self.catalogue = folder.name, [], self
             self.rows: dict[str, int] = {}
 
@@ -76,7 +76,7 @@ def test_what_moved_most_comes_first(monkeypatch: pytest.MonkeyPatch, experiment
             return []
 
     monkeypatch.setattr(comparison, "Searching", Fixed)
-    found = comparison.compared(Path("old"), Path("new"), ["x", "y"], 50)
+    found = comparison.compared(Path("old"), Path("new"), ["x", "y"], 50, 50)
     assert found["overlap@10"] == pytest.approx((0.9 + 1.0) / 2)
     assert found["unchanged"] == 0
     moved = [(row["query"], row["product_id"], row["before"], row["after"]) for row in found["movers"]]

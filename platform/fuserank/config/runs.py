@@ -141,7 +141,10 @@ class Index(Section):
     """What serving searches: vectors (faiss) and words (tantivy), one immutable folder a generation."""
 
     vectors: VectorKind = "flat"
-    candidates: Positive = 200  # how many each side hands to the reranker
+    candidates: Positive = 200  # how many each side hands over
+    hybrid: Literal["learnt", "linear", "rrf", "none"] = "learnt"  # how words count beside vectors
+    hybrid_weight: Weight = 0.3  # of words, for linear and rrf
+    rerank_depth: Positive = 200  # of the candidates the reranker looks at the best; the rest stays below
     later_sessions: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of the search sessions held out, the latest
     keep: Positive = 2  # generations left on disk
 

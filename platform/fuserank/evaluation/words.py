@@ -9,6 +9,7 @@ LABELS = {
     "price": "price only",
     "attributes": "attributes only",
     "fused": "fused (vectors)",
+    "hybrid": "hybrid (vectors + words)",
     "served": "served (hybrid + rerank)",
     "retriever": "retriever's order",
     "reranked": "reranked (nobody in particular)",

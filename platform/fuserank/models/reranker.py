@@ -1,6 +1,6 @@
 """The reranker: the retriever's order, corrected by what everything known of query, candidate and user says together.
 
-score = fused score + linear(features) + network(features, attention), features and fused score standardised by what
+score = retriever's score + linear(features) + network(features, attention), features and score standardised by what
 it was fitted on. The query attends over a candidate's fused vector and its modality vectors; the candidate attends
 over the user's recent products (as in DIN, Zhou et al. 2018, https://arxiv.org/abs/1706.06978). Both added parts
 begin at zero: an untrained reranker, which standardises nothing, keeps the retriever's scores exactly. What is masked
@@ -23,7 +23,7 @@ AFFINITY = ("value_affinity", "price_affinity")  # what retrieval/traits.py coun
 def feature_names(modalities: tuple[str, ...]) -> tuple[str, ...]:
     """What each of the F features is, in order."""
     return (
-        "fused",
+        "retrieved",
         "lexical",
         "lexical_share",
         *(f"{m}_score" for m in modalities),
@@ -40,7 +40,7 @@ def personal_features(modalities: tuple[str, ...]) -> tuple[bool, ...]:
 
 
 def candidate_features(
-    fused: np.ndarray,
+    retrieved: np.ndarray,
     lexical: np.ndarray,
     scores: np.ndarray,
     mask: np.ndarray,
@@ -51,8 +51,8 @@ def candidate_features(
     """One query's features.
 
     Args:
-        fused: [K]; lexical: [K] BM25, 0 without a common word; scores: [K, M] of each modality alone (any value where
-            missing); mask: [K, M].
+        retrieved: [K] the retriever's score; lexical: [K] BM25, 0 without a common word; scores: [K, M] of each
+            modality alone (any value where missing); mask: [K, M].
         behaviour: [K, 3] (BEHAVIOUR), affinity: [K, 2] (AFFINITY), taste: [K, M], likeness to the user's products by
             each modality; zeros where nothing is known.
 
@@ -62,10 +62,10 @@ def candidate_features(
     words = np.log1p(np.maximum(lexical, 0))
     share = lexical / max(float(lexical.max(initial=0)), 1e-6)  # 1 for the best worded candidate of this query
     known = np.where(mask, scores, 0)
-    behaviour = np.zeros((len(fused), len(BEHAVIOUR))) if behaviour is None else behaviour
-    affinity = np.zeros((len(fused), len(AFFINITY))) if affinity is None else affinity
+    behaviour = np.zeros((len(retrieved), len(BEHAVIOUR))) if behaviour is None else behaviour
+    affinity = np.zeros((len(retrieved), len(AFFINITY))) if affinity is None else affinity
     taste = np.zeros(mask.shape) if taste is None else taste
-    columns = [fused[:, None], words[:, None], share[:, None], known, ~mask, behaviour, affinity, taste]
+    columns = [retrieved[:, None], words[:, None], share[:, None], known, ~mask, behaviour, affinity, taste]
     return np.concatenate(columns, 1, dtype=np.float32)
 
 

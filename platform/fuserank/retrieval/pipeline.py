@@ -7,6 +7,7 @@ it. A product that lacks a modality carries no score for it: `mask` says so.
 Shapes: B requests, K candidates, M modalities, D modality width, E fused width, N products.
 """
 
+import dataclasses
 import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from fuserank.errors import FilterError
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.delta import LiveCatalogue
+from fuserank.retrieval.hybrid import Hybrid
 
 KEPT_MASKS = 64  # compiled filters kept, one byte a product each
 
@@ -37,9 +39,10 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What was found, best fused score first (best BM25 where there is no vector), equal ones by row."""
+    """What was found, best score first, equal ones by row."""
 
     rows: np.ndarray  # int64 [K]
+    score: np.ndarray  # float32 [K]: fused and lexical together (hybrid.py); BM25 where there is no vector
     fused: np.ndarray  # float32 [K]: dot product with query_vector; 0 without one
     lexical: np.ndarray  # float32 [K]: BM25; 0 without text or without a shared term
     modalities: np.ndarray  # float32 [K, M]: q_heads[m] · the product's vector; -inf where `mask` is false
@@ -49,12 +52,17 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def first(self, depth: int) -> "Candidates":
+        """The best of them."""
+        names = ("rows", "score", "fused", "lexical", "modalities", "mask")
+        return dataclasses.replace(self, **{name: getattr(self, name)[:depth] for name in names})
+
 
 class Retriever:
     """Searches one catalogue. Not thread-safe in its filter cache: one compute thread a replica."""
 
-    def __init__(self, catalogue: Catalogue | LiveCatalogue):
-        self.catalogue = catalogue
+    def __init__(self, catalogue: Catalogue | LiveCatalogue, hybrid: Hybrid = Hybrid()):
+        self.catalogue, self.hybrid = catalogue, hybrid
         self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def search(self, requests: list[SearchRequest]) -> list[Candidates]:
@@ -148,13 +156,18 @@ class Retriever:
     def _candidates(
         self, request: SearchRequest, rows: np.ndarray, lexical: np.ndarray, error: FilterError | None
     ) -> Candidates:
-        catalogue = self.catalogue
+        catalogue, by_row = self.catalogue, np.argsort(rows)  # so that equal ranks do not depend on who found what
+        rows, lexical = rows[by_row], lexical[by_row]
         if request.query_vector is not None:
             fused = catalogue.vectors[rows] @ np.asarray(request.query_vector, np.float32)
         else:
             fused = np.zeros(len(rows), np.float32)
-        order = np.lexsort((rows, -lexical if request.query_vector is None else -fused))
-        rows, fused, lexical = rows[order], fused[order], lexical[order]
+        if request.query_vector is None:
+            score = lexical
+        else:
+            score = self.hybrid.scores(fused, lexical) if request.text else fused
+        order = np.lexsort((rows, -score))
+        rows, score, fused, lexical = rows[order], score[order], fused[order], lexical[order]
         mask = np.zeros((len(rows), catalogue.mask.shape[1]), bool)
         modalities = np.full(mask.shape, -np.inf, np.float32)
         if request.q_heads is not None:
@@ -164,7 +177,7 @@ class Retriever:
             if request.q_mask is not None:
                 mask = mask & np.asarray(request.q_mask, bool)
             modalities = np.where(mask, scores, np.float32(-np.inf))
-        return Candidates(rows, fused, lexical, modalities, mask, error)
+        return Candidates(rows, score, fused, lexical, modalities, mask, error)
 
 
 def _kept(rows: np.ndarray, request: SearchRequest) -> np.ndarray:

@@ -54,7 +54,7 @@ def rerank_inputs(
     products, present = catalogue.modality_vectors[found.rows], catalogue.mask[found.rows]
     taste = _taste(products, present, catalogue.modality_vectors[turned], catalogue.mask[turned])
     counted, affinity = behaviour.columns(found.rows, recent), catalogue.traits.affinity(found.rows, recent)
-    features = candidate_features(found.fused, found.lexical, found.modalities, found.mask, counted, affinity, taste)
+    features = candidate_features(found.score, found.lexical, found.modalities, found.mask, counted, affinity, taste)
     fused = np.asarray(catalogue.vectors[found.rows], np.float32)
     past = np.asarray(catalogue.vectors[turned[-RECENT:]], np.float32)
     return RerankInputs(features, heads.mean(0), fused, products, present, past)
@@ -111,3 +111,15 @@ def rerank(reranker: "Reranker", seen: RerankInputs | np.ndarray) -> np.ndarray:
     context = as_batch([seen])[1] if reranker.attends and isinstance(seen, RerankInputs) else None
     with torch.inference_mode():
         return reranker(torch.from_numpy(features[None]), context)[0].numpy()
+
+
+def placed(score: np.ndarray, reranked: np.ndarray) -> np.ndarray:
+    """Final scores float32 [K]: those of the reranker for the first D, the rest below them in the order they had.
+
+    Args:
+        score: [K], best first; reranked: [D ≤ K].
+    """
+    depth = len(reranked)
+    if not depth or depth == len(score):
+        return reranked if depth else score
+    return np.concatenate([reranked, reranked.min() + score[depth:] - score[depth - 1]], dtype=np.float32)

@@ -180,13 +180,13 @@ def fit_reranker(
         clicked = len(groups) > 1 and not (used & ~of_user & ~only).any()
         part = Part(used, name == "attention", clicked and name == "personal")
         tried[name] = _cross_validated(groups, folds, steps, seed, part)
-        proven = _proven(_lifts(tried[name], best, groups, seed))
-        summary[name] = float(proven)
-        if proven:
+        holds = proven(lifts(tried[name], best, groups, seed))
+        summary[name] = float(holds)
+        if holds:
             kept, best = part, tried[name]
     found = best if best is not fused else tried["relevance"]
     for prefix, before, after, lift, *parts in zip(
-        PREFIXES, fused, found, _lifts(found, fused, groups, seed), *tried.values(), strict=False
+        PREFIXES, fused, found, lifts(found, fused, groups, seed), *tried.values(), strict=False
     ):
         summary |= {f"{prefix}fused_ndcg@10": float(np.nanmean(before))}
         summary |= {f"{prefix}{n}_ndcg@10": float(np.nanmean(v)) for n, v in zip(tried, parts, strict=True)}
@@ -198,7 +198,7 @@ def fit_reranker(
 
 def _cross_validated(groups: list[Lists], folds: int, steps: int, seed: int, part: Part) -> list[np.ndarray]:
     """nDCG@10 [Q] of each group's lists, each scored by a reranker that was fitted without its owner."""
-    sides = [_folds(group.owner, folds, seed) for group in groups]
+    sides = [cross_folds(group.owner, folds, seed) for group in groups]
     found = [np.full(len(group.owner), np.nan) for group in groups]
     for held in range(folds):
         training = [group.part(np.flatnonzero(side != held)) for group, side in zip(groups, sides, strict=True)]
@@ -210,18 +210,20 @@ def _cross_validated(groups: list[Lists], folds: int, steps: int, seed: int, par
     return found
 
 
-def _lifts(after: list[np.ndarray], before: list[np.ndarray], groups: list[Lists], seed: int) -> list[Interval]:
+def lifts(after: list[np.ndarray], before: list[np.ndarray], groups: list[Lists], seed: int) -> list[Interval]:
+    """Of each group the paired difference's interval, owners resampled. after, before: [Q] each."""
     return [
         interval(_by_owner(new - old, group.owner), seed=seed)
         for new, old, group in zip(after, before, groups, strict=True)
     ]
 
 
-def _proven(lifts: list[Interval]) -> bool:
-    return any(lift.low > 0 for lift in lifts) and not any(lift.high < 0 for lift in lifts)
+def proven(found: list[Interval]) -> bool:
+    """Clear of 0 somewhere, and not clearly below it anywhere."""
+    return any(lift.low > 0 for lift in found) and not any(lift.high < 0 for lift in found)
 
 
-def _folds(owner: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def cross_folds(owner: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold of each list."""
     owners = np.unique(owner)
     return (np.random.default_rng(seed).permutation(len(owners)) % folds)[np.searchsorted(owners, owner)]

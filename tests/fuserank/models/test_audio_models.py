@@ -14,6 +14,7 @@ import transformers
 from torch import nn
 
 from fuserank import config
+from fuserank.artifacts import write_json
 from fuserank.errors import ConfigError, ModelError
 from fuserank.features.audio import read_audio
 from fuserank.features.batch import collate
@@ -26,6 +27,7 @@ from fuserank.models.build import build_model
 from fuserank.models.checkpoint import load_model, save_model
 from fuserank.models.encoders.hugging_face_audio import HuggingFaceAudioEncoder
 from fuserank.models.fused import FusedModel
+from fuserank.retrieval.generation import FORMAT, MANIFEST
 from serve.audio_encoder import AudioEncoder as AudioDeployment
 from serve.envelope import Envelope
 
@@ -154,9 +156,10 @@ def test_a_spoken_query_is_encoded_as_offline(folder: Path, name: str, tmp_path:
     model = build(folder / name, featurizer).eval()
     save_model(model, tmp_path / "model")
     featurizer.save(tmp_path / "featurizer")
+    write_json(tmp_path / MANIFEST, {"format": FORMAT, "id": tmp_path.name, "modalities": ["audio"]})
     deployment = AudioDeployment(tmp_path)
     payloads = [sound(*SOUNDS[0]), b"junk", sound(*SOUNDS[1])]
-    asked = [Envelope(str(n), deployment.generation, time.time() + 60, one) for n, one in enumerate(payloads)]
+    asked = [Envelope(str(n), deployment.held.active, time.time() + 60, one) for n, one in enumerate(payloads)]
     answers = asyncio.run(deployment(asked))
     assert [answer.error is None for answer in answers] == [True, False, True]
     with torch.no_grad():

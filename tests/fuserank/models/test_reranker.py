@@ -46,7 +46,7 @@ def test_features_by_hand() -> None:
     affinity = np.array([[-1.0, 0.1], [-2, 0.2], [-3, 0.3]])
     found = candidate_features(fused, lexical, scores, mask, behaviour, affinity, taste)
     names = feature_names(MODALITIES)
-    first = ("fused", "lexical", "lexical_share", "text_score", "image_score", "text_missing", "image_missing")
+    first = ("retrieved", "lexical", "lexical_share", "text_score", "image_score", "text_missing", "image_missing")
     assert names == (*first, *BEHAVIOUR, *AFFINITY, "text_taste", "image_taste")
     expected = [
         [0.5, np.log(4.0), 1.0, 0.4, 0, 0, 1, 0, 1, 2, -1, 0.1, 0.6, 0],
