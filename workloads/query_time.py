@@ -25,7 +25,7 @@ from fuserank.models.reranker import Reranker, candidate_features, feature_names
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.lexical import LexicalIndex
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
-from fuserank.retrieval.vectors import VectorIndex
+from fuserank.retrieval.vectors import VectorIndex, chosen_kind
 from fuserank.training.cached import SIDES, headless, open_cache
 from fuserank.training.data import gather
 from fuserank.training.encode import autocast, encode_table, hidden_of, place
@@ -140,7 +140,8 @@ def work(experiment: Experiment, cache: Path, catalogue: int) -> float:
     width, modalities = experiment.fusion.width, len(model.modalities)
     query = sum(p.numel() for m in ("text", "image", "audio") if m in model.modalities for p in _linear(model, m))
     heads = modalities * width * width
-    searched = catalogue * model.out_width if experiment.index.vectors == "flat" else 4096 * model.out_width
+    exact = chosen_kind(experiment.index.vectors, catalogue) == "flat"
+    searched = model.out_width * (catalogue if exact else 4096)
     reranked = min(catalogue, 2 * experiment.index.candidates, experiment.index.rerank_depth) * (
         modalities * width + 16 * (3 + 2 * modalities)
     )

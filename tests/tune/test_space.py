@@ -70,7 +70,7 @@ def test_index_and_width():
     sets = {"tune": {"space": {"candidates": [50, 100], "vectors": ["hnsw"], "widths": [48, 64, 52]}}}
     names = space(config.validate(sets | {"encoders": {"recommender": {"heads": 8}}}))
     assert names["index.candidates"].choices == (200, 50, 100)
-    assert names["index.vectors"].choices == ("flat", "hnsw")
+    assert names["index.vectors"].choices == ("auto", "hnsw")
     assert names["fusion.width"].choices == (128, 48, 64)  # 8 heads do not divide 52
     off = dict.fromkeys(("modality_dropout", "weights", "learning_rate"))
     only = space(config.validate({"tune": {"space": off | {"kinds": ["joint"], "widths": []}}}))

@@ -9,7 +9,7 @@ from fuserank.config.model import Adaptation, FusionKind
 from fuserank.config.section import Fraction, Positive, Section, Weight
 from fuserank.config.watch import Watch
 
-VectorKind = Literal["flat", "hnsw"]
+VectorKind = Literal["auto", "flat", "hnsw", "ivf"]
 PolicyKind = Literal["epsilon_greedy", "linucb", "thompson"]
 
 
@@ -140,7 +140,7 @@ class Tune(Section):
 class Index(Section):
     """What serving searches: vectors (faiss) and words (tantivy), one immutable folder a generation."""
 
-    vectors: VectorKind = "flat"
+    vectors: VectorKind = "auto"  # flat up to 50,000 products, then ivf
     candidates: Positive = 200  # how many each side hands over
     hybrid: Literal["learnt", "linear", "rrf", "none"] = "learnt"  # how words count beside vectors
     hybrid_weight: Weight = 0.3  # of words, for linear and rrf

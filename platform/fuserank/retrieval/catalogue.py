@@ -109,8 +109,8 @@ def write_catalogue(
     mask: np.ndarray,
     vectors: np.ndarray,
     texts: list[str],
-    kind: Kind = "flat",
-) -> None:
+    kind: Kind = "auto",
+) -> Kind:
     """Write the parts of a catalogue into a folder.
 
     Args:
@@ -119,6 +119,10 @@ def write_catalogue(
         mask: bool [N, M].
         vectors: [N, E], fused.
         texts: N texts for word search.
+        kind: of the vector index, see VectorIndex.build.
+
+    Returns:
+        The kind it became.
 
     Raises:
         EmptyCatalogueError: no products.
@@ -138,9 +142,11 @@ def write_catalogue(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    VectorIndex.build(vectors, kind).save(folder / "vectors.faiss")
+    index = VectorIndex.build(vectors, kind)
+    index.save(folder / "vectors.faiss")
     LexicalIndex.build(texts, folder / "lexical")
     pq.write_table(products, folder / "products.parquet")
     np.save(folder / "modality_vectors.npy", np.asarray(modality_vectors, np.float16))
     np.save(folder / "mask.npy", np.asarray(mask, bool))
     np.save(folder / "vectors.npy", np.asarray(vectors, np.float32))
+    return index.kind

@@ -132,8 +132,8 @@ class DeltaVectors:
             return self._base.search(queries, k, allowed[:size] & ~hidden if count else allowed[:size])
         if count == 0:
             return self._base.search(queries, k)
-        depth = k + min(count, k)
-        while True:  # the index may be a graph, which a mask would turn into a scan of everything
+        depth = k + min(count, 16 + 4 * k * count // size)
+        while True:  # a mask of nearly all rows would have the index look at every one of them
             depth = min(depth, size)
             rows, scores = self._base.search(queries, depth)
             lost = (rows < 0) | hidden[rows]

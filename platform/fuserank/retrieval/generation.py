@@ -59,7 +59,7 @@ def write_generation(
     model_folder: str | Path,
     featurizer_folder: str | Path,
     modalities: tuple[str, ...],
-    kind: Kind = "flat",
+    kind: Kind = "auto",
     keep: int = 2,
     spare: Collection[str] = (),
     details: dict[str, Any] | None = None,
@@ -87,7 +87,7 @@ def write_generation(
     identity = f"{now:%Y%m%dT%H%M%S.%f}Z-{content[:8]}"
     building = generations / f".{identity}.{os.getpid()}"
     try:
-        write_catalogue(building, products, modality_vectors, mask, vectors, texts, kind)
+        became = write_catalogue(building, products, modality_vectors, mask, vectors, texts, kind)
         shutil.copytree(model_folder, building / "model")
         shutil.copytree(featurizer_folder, building / "featurizer")
         manifest = {
@@ -101,7 +101,7 @@ def write_generation(
             "present": {name: int(n) for name, n in zip(modalities, np.asarray(mask).sum(axis=0), strict=True)},
             "width": int(modality_vectors.shape[2]),
             "fused_width": int(vectors.shape[1]),
-            "vectors": kind,
+            "vectors": became,
             "base_seq": 0,
         }
         write_json(building / MANIFEST, manifest)

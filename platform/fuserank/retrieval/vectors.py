@@ -1,7 +1,7 @@
-"""Inner-product search over product vectors with faiss: flat (exact) or HNSW; filters are exact with both.
+"""Inner-product search over product vectors with faiss: flat (exact), IVF lists or an HNSW graph; filters are exact.
 
-Reads and writes one file, `vectors.faiss`. A filter is applied before ranking: if k allowed rows exist, k come back.
-HNSW graphs lose results under narrow filters, so a filtered search scans the allowed rows of its storage instead.
+Reads and writes one file, `vectors.faiss`. A filter is applied before ranking: if k allowed rows exist, k come back,
+with every kind and at any selectivity.
 """
 
 from pathlib import Path
@@ -11,33 +11,41 @@ import faiss
 import numpy as np
 
 from fuserank.errors import ModelError, StageError
+from fuserank.retrieval.approximate import build_hnsw, build_ivf, nearest, rows_read
+from fuserank.retrieval.exact import BLOCK, best_rows
 
-Kind = Literal["flat", "hnsw"]
+Kind = Literal["auto", "flat", "hnsw", "ivf"]
 
-HNSW_LINKS = 32
-HNSW_BUILD_WIDTH = 120
-HNSW_SEARCH_WIDTH = 128
-GATHERED = 0.1  # under a filter, copying the allowed rows and multiplying beats faiss below this share, or for a batch
-GATHERED_FLOATS = 2**25  # and as long as the copy and the scores stay below 128 MiB
+FLAT_UP_TO = 50_000  # rows up to which `auto` is flat and a filtered search reads every allowed row
+WIDER = 1.3  # under a filter, so much more is looked for than would do if it let rows through at random
+# what reading a row costs under a filter, against a row of a list: copying it, and multiplying it with each query
+COPIED, MULTIPLIED = 2.3, 0.2
+BATCH = 4  # queries from which a product of matrices beats faiss's scan
+SCANNED = 0.3  # share of allowed rows from which faiss's scan with a bitmap beats copying them, for fewer queries
 
 
 class VectorIndex:
     """faiss over vectors of one width. Use `build` or `load`; searching is thread-safe."""
 
-    def __init__(self, index: Any, kind: Kind):
-        self.kind: Kind = kind
+    def __init__(self, index: Any):
+        self.kind: Kind = _kind(index)
         self.size: int = index.ntotal
         self.width: int = index.d
         self._index = index
-        self._flat: Any = faiss.downcast_index(index.storage) if kind == "hnsw" else index
-        count = self.size * self.width
-        pointer = self._flat.get_xb() if count else None
-        flat = faiss.rev_swig_ptr(pointer, count) if count else np.zeros(0, np.float32)
-        self._vectors = flat.reshape(self.size, self.width)  # a view of faiss's memory, not a copy
+        self._flat: Any = faiss.downcast_index(index.storage) if self.kind == "hnsw" else index
+        self._vectors: np.ndarray | None = None  # [N, E], a view of faiss's memory; IVF keeps its rows in lists
+        if self.kind != "ivf":
+            count = self.size * self.width
+            flat = faiss.rev_swig_ptr(self._flat.get_xb(), count) if count else np.zeros(0, np.float32)
+            self._vectors = flat.reshape(self.size, self.width)
 
     @classmethod
-    def build(cls, vectors: np.ndarray, kind: Kind = "flat") -> "VectorIndex":
+    def build(cls, vectors: np.ndarray, kind: Kind = "auto") -> "VectorIndex":
         """Index float32 vectors [N, E]; row numbers are the ids.
+
+        Args:
+            kind: `auto` is flat up to FLAT_UP_TO rows, then ivf. A graph that cannot reach the recall that
+                approximate.py asks for becomes ivf.
 
         Raises:
             ModelError: not a matrix, or values that are not finite (they would poison every answer).
@@ -50,14 +58,14 @@ class VectorIndex:
             raise ModelError(
                 f"the vector of row {bad} has values that are not finite.", "Train again: the model diverged."
             )
-        width = vectors.shape[1]
-        if kind == "hnsw":
-            index: Any = faiss.IndexHNSWFlat(width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = HNSW_BUILD_WIDTH
-        else:
-            index = faiss.IndexFlatIP(width)
-        index.add(vectors)
-        return cls(index, kind)
+        kind = chosen_kind(kind, len(vectors))
+        index = build_hnsw(vectors) if kind == "hnsw" else None
+        if index is None and kind != "flat" and len(vectors):
+            index = build_ivf(vectors)
+        if index is None:
+            index = faiss.IndexFlatIP(vectors.shape[1])
+            index.add(vectors)  # type: ignore[call-arg]
+        return cls(index)
 
     @classmethod
     def load(cls, path: str | Path) -> "VectorIndex":
@@ -68,10 +76,9 @@ class VectorIndex:
         """
         faiss.omp_set_num_threads(1)
         try:
-            index = faiss.read_index(str(path))
+            return cls(faiss.read_index(str(path)))
         except RuntimeError as error:
             raise StageError(f"{path} is not a readable vector index.", "Run `fuserank index` again.") from error
-        return cls(index, "hnsw" if isinstance(index, faiss.IndexHNSWFlat) else "flat")
 
     def save(self, path: str | Path) -> None:
         """Write the index to one file."""
@@ -96,35 +103,82 @@ class VectorIndex:
             return rows, scores
         if allowed is not None and matches < self.size:
             part_scores, part_rows = self._filtered(queries, found, allowed, matches)
-        elif self.kind == "hnsw":
-            part_scores, part_rows = self._graph(queries, found)
         else:
-            part_scores, part_rows = self._index.search(queries, found)
+            part_scores, part_rows = self._nearest(queries, found)
         order = np.lexsort((part_rows, -part_scores), axis=1)
         rows[:, :found] = np.take_along_axis(part_rows, order, axis=1)
         scores[:, :found] = np.take_along_axis(part_scores, order, axis=1)
         return rows, scores
 
-    def _graph(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        parameters: Any = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
-            efSearch=max(HNSW_SEARCH_WIDTH, 2 * k)
-        )
-        scores, rows = self._index.search(queries, k, params=parameters)
-        short = (rows < 0).any(axis=1)  # the walk ended early, e.g. in a cluster of duplicates
+    def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.kind == "flat" or rows_read(self._index, k) >= self.size:
+            return self._exact(queries, k)
+        scores, rows = nearest(self._index, queries, k)
+        short = (rows < 0).any(axis=1)  # e.g. a walk that ended in a cluster of duplicates
         if short.any():
-            scores[short], rows[short] = self._flat.search(queries[short], k)
+            scores[short], rows[short] = self._exact(queries[short], k)
         return scores, rows
 
     def _filtered(
         self, queries: np.ndarray, k: int, allowed: np.ndarray, matches: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        cheap = len(queries) > 1 or matches < GATHERED * self.size
-        if matches <= k or (cheap and matches * (self.width + len(queries)) <= GATHERED_FLOATS):
-            candidates = np.flatnonzero(allowed)
-            part = queries @ self._vectors[candidates].T  # [B, matches]
-            best = np.argpartition(part, matches - k, axis=1)[:, matches - k :]
-            return np.take_along_axis(part, best, axis=1), candidates[best]
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        return self._flat.search(queries, k, params=parameters)
+        """The k best allowed rows of the nearest ones, if these hold so many (then no other allowed row is nearer) and
+        that reads less; every allowed row for the queries left and under a narrow filter."""
+        scores = np.empty((len(queries), k), np.float32)
+        rows = np.empty((len(queries), k), np.int64)
+        left = np.arange(len(queries))
+        depth = int(WIDER * k * self.size / matches) + 16
+        while len(left) and self._pays(len(left), depth, matches):
+            near_scores, near_rows = nearest(self._index, queries[left], depth)
+            good = (near_rows >= 0) & allowed[near_rows]
+            enough = good.sum(axis=1) >= k
+            order = np.argsort(~good[enough], axis=1, kind="stable")[:, :k]
+            scores[left[enough]] = np.take_along_axis(near_scores[enough], order, axis=1)
+            rows[left[enough]] = np.take_along_axis(near_rows[enough], order, axis=1)
+            left, depth = left[~enough], 4 * depth
+        if len(left):
+            scores[left], rows[left] = self._exact(queries[left], k, allowed)
+        return scores, rows
+
+    def _pays(self, count: int, depth: int, matches: int) -> bool:
+        if self.kind == "flat" or matches <= FLAT_UP_TO or depth >= self.size:
+            return False
+        return count * rows_read(self._index, depth) < matches * (COPIED + MULTIPLIED * count)
+
+    def _exact(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Among all rows or the allowed ones."""
+        few = self._vectors is not None and len(queries) < BATCH
+        if allowed is None and few:
+            return self._flat.search(queries, k)
+        if allowed is None and self._vectors is not None:
+            vectors = self._vectors
+            return best_rows(queries, k, self.size, lambda part: vectors[part])
+        rows = np.arange(self.size) if allowed is None else np.flatnonzero(allowed)
+        if allowed is not None and few and len(rows) > SCANNED * self.size:
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
+            return self._flat.search(queries, k, params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
+        copied = np.empty((min(BLOCK, len(rows)), self.width), np.float32)
+        scores, places = best_rows(queries, k, len(rows), lambda part: self._read(rows[part], copied))
+        return scores, rows[places]
+
+    def _read(self, rows: np.ndarray, copied: np.ndarray) -> np.ndarray:
+        copied = copied[: len(rows)]
+        if self._vectors is None:
+            self._index.reconstruct_batch(rows, x=copied)
+        else:
+            np.take(self._vectors, rows, axis=0, out=copied, mode="clip")  # another mode makes a copy of its own
+        return copied
+
+
+def chosen_kind(kind: Kind, size: int) -> Kind:
+    """What `kind` means for a catalogue of this size."""
+    if kind != "auto":
+        return kind
+    return "flat" if size <= FLAT_UP_TO else "ivf"
+
+
+def _kind(index: Any) -> Kind:
+    if isinstance(index, faiss.IndexIVF):
+        return "ivf"
+    return "hnsw" if isinstance(index, faiss.IndexHNSW) else "flat"

@@ -164,7 +164,7 @@ def test_any_changes_answer_like_an_index_made_anew(groups, meanwhile, later):
         world.compare()
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
 def test_all_that_exists_is_found_when_nearly_all_is_deleted(tmp_path, kind):
     world = World(tmp_path, kind)
     world.apply([("delete", f"p{i}", 0) for i in range(N) if i not in (3, 7)] + [("upsert", "n1", 5)])
