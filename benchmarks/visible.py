@@ -39,7 +39,7 @@ PROBE = 0.02
 COMPACT_AFTER = 5000  # serve.compact_after
 GENERATION = "g"
 WORDS = 20_000
-MODALITIES = 2
+MODALITIES = 1
 
 
 def titles(rows: int, seed: int = 0) -> list[str]:
@@ -160,6 +160,8 @@ def measure(rows: int, width: int, seconds: int, kind: Any) -> dict[str, Any]:
         for reader in readers:
             reader.start()
         waited: list[float] = []
+        compacting = 0.0
+        looked = time.time()
         while shop.poll() is None or readers[0].is_alive() or pending:
             if pending:
                 for identity in replica.found(dict(pending)):
@@ -167,6 +169,9 @@ def measure(rows: int, width: int, seconds: int, kind: Any) -> dict[str, Any]:
             if waited and not pending and not readers[0].is_alive():
                 break
             time.sleep(PROBE)
+            if any(thread.name == "compaction" for thread in threading.enumerate()):
+                compacting += time.time() - looked
+            looked = time.time()
         replica.stopped.set()
         readers[1].join()
         compactions, delta = replica.live.compactions, replica.live.catalogue.delta
@@ -181,6 +186,7 @@ def measure(rows: int, width: int, seconds: int, kind: Any) -> dict[str, Any]:
         "updates_per_s": rates[0],
         "live_searches": len(replica.searched),
         "live_compactions": compactions,
+        "live_compacting_s": compacting,
         "live_delta_left": delta,
     }
 

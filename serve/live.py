@@ -7,6 +7,7 @@ in the retriever's compute thread, so that no search ever sees half a change.
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from fuserank.store.database import Database
 from serve.follower import Follower
 
 log = logging.getLogger("fuserank.serve")
+TURN_SECONDS = 0.0005  # how long a compaction keeps Python from a search that wants it; a search wants it many times
 
 
 class Live:
@@ -108,6 +110,8 @@ class Live:
         self.popularity = popularity(self._ratings, self._counts)
 
     def _compact(self, job: Callable[[], Callable[[], None]]) -> None:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(TURN_SECONDS)
         try:
             install = job()
             self._thread.submit(install).result()
@@ -115,6 +119,8 @@ class Live:
             self._compacting = False
         except Exception:  # searches go on with what there is; trying again would fail again
             log.exception("the changes could not be made into a new base")
+        finally:
+            sys.setswitchinterval(before)
 
 
 def scratch_folder() -> Path:

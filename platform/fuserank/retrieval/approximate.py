@@ -32,14 +32,22 @@ SEARCH_WIDTH = 128  # at least; also of indexes that were saved before widths we
 WIDEST = 2048  # a graph that needs more is worse than lists
 
 
-def build_ivf(vectors: np.ndarray) -> Any:
-    """Lists around centres by spherical k-means; vectors float32 [N, E], N ≥ 1."""
+def build_ivf(vectors: np.ndarray, like: Any = None) -> Any:
+    """Lists around centres by spherical k-means; vectors float32 [N, E], N ≥ 1.
+
+    Args:
+        like: an index whose centres are taken, if it is one of lists and not half or twice as large.
+    """
     size, width = vectors.shape
     count = max(1, min(int(LISTS * size**0.5), size // 8))
     mixed = np.random.default_rng(0).permutation(size)
     held = min(SAMPLE, size // 2)
-    taught = np.sort(mixed[held : held + TAUGHT * count]) if held else mixed
-    centres = _centres(vectors[taught], count)
+    if isinstance(like, faiss.IndexIVF) and size / 2 < like.ntotal < size * 2:
+        count = like.nlist
+        centres = like.quantizer.reconstruct_n(0, count)
+    else:
+        taught = np.sort(mixed[held : held + TAUGHT * count]) if held else mixed
+        centres = _centres(vectors[taught], count)
     quantizer = faiss.IndexFlatIP(width)
     quantizer.add(centres)  # type: ignore[call-arg]
     index: Any = faiss.IndexIVFFlat(quantizer, width, count, faiss.METRIC_INNER_PRODUCT)
@@ -112,7 +120,7 @@ def _questions(vectors: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, 
     random = np.random.default_rng(2)
     products = _unit(vectors[rows])
     noise = _unit(random.standard_normal(products.shape, np.float32))
-    mixed = np.mean([products, *(random.permutation(products) for _ in range(MIXED - 1))], axis=0)
+    mixed = vectors[random.integers(len(vectors), size=(len(rows), MIXED))].mean(axis=1)
     none = np.full(len(rows), -1)
     return [(products, rows), (products + noise, none), (mixed, none)]
 

@@ -8,6 +8,7 @@ Compaction makes a new base of base and delta: `compaction` gives a job for any 
 """
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from fuserank.retrieval.delta_words import DeltaWords
 from fuserank.retrieval.traits import Traits
 from fuserank.retrieval.vectors import Kind
 
-CHUNK = 500  # products turned into Python objects at a time, so that searches get their turn
+CHUNK = 100  # products turned into Python objects at a time, so that searches get their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +166,11 @@ class LiveCatalogue:
 
     def _all_texts(self, products: pa.Table, present: np.ndarray) -> Iterator[str | None]:
         for start in range(0, products.num_rows, CHUNK):
+            begin = time.perf_counter()
             rows = products.slice(start, CHUNK).to_pylist()
             for row, there in zip(rows, present[start : start + CHUNK], strict=True):
                 yield self._text(row) if there else None
+            time.sleep(time.perf_counter() - begin)  # whoever indexes them keeps Python to itself meanwhile
 
 
 def _latest(changes: Sequence[Applied]) -> list[Applied]:

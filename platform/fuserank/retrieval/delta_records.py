@@ -93,7 +93,8 @@ class DeltaRecords:
         since, self._since = self._since or set(), None
         self._base, self._products = Filters(made), made
         self._masks.clear()
-        self._place[[row for row in range(self.size) if self._place[row] >= 0 and row not in since]] = -1
+        changed = np.flatnonzero(self._place >= 0)
+        self._place[changed[~np.isin(changed, np.fromiter(since, np.int64, len(since)))]] = -1
         self._tidy(self._delta, always=True)
 
     def _base_mask(self, condition: Any) -> np.ndarray:

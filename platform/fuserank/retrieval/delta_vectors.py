@@ -78,7 +78,11 @@ class DeltaVectors:
         near = queries @ self._delta[0][: self._count].T  # [B, delta]
         if allowed is not None:
             near = np.where(allowed[members], near, -np.inf)
-        rows = np.concatenate([rows, np.broadcast_to(members, near.shape)], axis=1)
+        members = np.broadcast_to(members, near.shape)
+        if self._count > k:  # sorting all of a large delta would take longer than the search
+            best = np.argpartition(near, self._count - k, axis=1)[:, self._count - k :]
+            near, members = np.take_along_axis(near, best, axis=1), np.take_along_axis(members, best, axis=1)
+        rows = np.concatenate([rows, members], axis=1)
         scores = np.concatenate([scores, near], axis=1)
         order = np.lexsort((rows, -scores), axis=1)[:, :k]
         scores = np.take_along_axis(scores, order, axis=1)
@@ -91,7 +95,7 @@ class DeltaVectors:
         count, size = self._count, self.size
         changed = self._rows[:count].copy()
         parts = tuple(part[:count].copy() for part in self._delta)
-        arrays = self._arrays
+        base_index, arrays = self._base, self._arrays
 
         def make() -> tuple[VectorIndex, Arrays]:
             made = []
@@ -100,7 +104,7 @@ class DeltaVectors:
                 whole[: len(base)] = base
                 whole[changed] = delta
                 made.append(whole)
-            return VectorIndex.build(made[0], kind), (made[0], made[1], made[2])
+            return VectorIndex.build(made[0], kind, base_index), (made[0], made[1], made[2])
 
         return make
 

@@ -10,6 +10,7 @@ products alike. Which products match is exact at any time.
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,17 @@ import tantivy
 from fuserank.retrieval.lexical import ROW, LexicalIndex, row_document
 
 HEAP_BYTES = 15_000_000  # tantivy's least
+FEW = 100  # changed texts that `install` may be left with: searches wait for it
+
+
+@dataclass(frozen=True)
+class Made:
+    """An index made anew, and what of the changes since its snapshot is in it."""
+
+    base: LexicalIndex
+    index: tantivy.Index
+    writer: tantivy.IndexWriter
+    known: dict[int, str | None]
 
 
 class DeltaWords:
@@ -45,10 +57,7 @@ class DeltaWords:
     def put(self, row: int, text: str | None) -> None:
         """The row's text from now on, None for no document; seen after `commit`."""
         writer = self._open()
-        # by query, because deleting by term takes the number for a signed one and finds nothing
-        writer.delete_documents_by_query(tantivy.Query.term_query(self._base.schema, ROW, row, "basic"))
-        if text is not None:
-            writer.add_document(row_document(row, text))
+        _replace(writer, self._base.schema, row, text)
         self.delta += 1
         if self._since is not None:
             self._since[row] = text
@@ -69,25 +78,37 @@ class DeltaWords:
         """As LexicalIndex.score."""
         return self._now.score(text, rows)
 
-    def snapshot(self, texts: Callable[[], Iterable[str | None]]) -> Callable[[], LexicalIndex]:
+    def snapshot(self, texts: Callable[[], Iterable[str | None]]) -> Callable[[], Made]:
         """What makes an index anew of the texts as they are now, for any thread; `install` takes its result.
 
         Args:
             texts: a text a row, None for rows without a document; called in that thread.
         """
-        self._since = {}
+        self._since = since = {}
         self._copies += 1
         folder = self._scratch / f"words{self._copies}"
-        return lambda: LexicalIndex.build(texts(), folder)
 
-    def install(self, made: LexicalIndex) -> None:
-        """Answer from the new index; what has changed since the snapshot is put again."""
+        def make() -> Made:
+            base = LexicalIndex.build(texts(), folder)
+            index = tantivy.Index.open(str(folder))
+            made = Made(base, index, index.writer(HEAP_BYTES, 1), {})
+            while len(missing := _missing(since.copy(), made.known)) > FEW:
+                for row, text in missing.items():
+                    _replace(made.writer, base.schema, row, text)
+                made.writer.commit()
+                made.known.update(missing)
+            return made
+
+        return make
+
+    def install(self, made: Made) -> None:
+        """Answer from the new index; what has changed since the snapshot and is not in it is put again."""
         since, self._since = self._since or {}, None
         self._close()
-        self._base = self._now = made
-        self._now.size = self.size
-        self.delta = 0
-        for row, text in since.items():
+        self._base, self._index, self._writer = made.base, made.index, made.writer
+        self._now = made.base
+        self.delta = len(made.known)
+        for row, text in _missing(since, made.known).items():
             self.put(row, text)
         self.commit()
 
@@ -108,6 +129,17 @@ class DeltaWords:
             self._writer = self._index = None
         if old.is_relative_to(self._scratch):
             shutil.rmtree(old, ignore_errors=True)  # searchers that still have it mapped keep it
+
+
+def _missing(since: dict[int, str | None], known: dict[int, str | None]) -> dict[int, str | None]:
+    return {row: text for row, text in since.items() if row not in known or known[row] != text}
+
+
+def _replace(writer: tantivy.IndexWriter, schema: tantivy.Schema, row: int, text: str | None) -> None:
+    # by query, because deleting by term takes the number for a signed one and finds nothing
+    writer.delete_documents_by_query(tantivy.Query.term_query(schema, ROW, row, "basic"))
+    if text is not None:
+        writer.add_document(row_document(row, text))
 
 
 def _link(source: str, target: str) -> None:

@@ -40,12 +40,13 @@ class VectorIndex:
             self._vectors = flat.reshape(self.size, self.width)
 
     @classmethod
-    def build(cls, vectors: np.ndarray, kind: Kind = "auto") -> "VectorIndex":
+    def build(cls, vectors: np.ndarray, kind: Kind = "auto", like: "VectorIndex | None" = None) -> "VectorIndex":
         """Index float32 vectors [N, E]; row numbers are the ids.
 
         Args:
             kind: `auto` is flat up to FLAT_UP_TO rows, then ivf. A graph that cannot reach the recall that
                 approximate.py asks for becomes ivf.
+            like: an index of nearly the same vectors, which saves learning where the lists' centres are.
 
         Raises:
             ModelError: not a matrix, or values that are not finite (they would poison every answer).
@@ -61,7 +62,7 @@ class VectorIndex:
         kind = chosen_kind(kind, len(vectors))
         index = build_hnsw(vectors) if kind == "hnsw" else None
         if index is None and kind != "flat" and len(vectors):
-            index = build_ivf(vectors)
+            index = build_ivf(vectors, like and like._index)
         if index is None:
             index = faiss.IndexFlatIP(vectors.shape[1])
             index.add(vectors)  # type: ignore[call-arg]
@@ -128,7 +129,13 @@ class VectorIndex:
         rows = np.empty((len(queries), k), np.int64)
         left = np.arange(len(queries))
         depth = int(WIDER * k * self.size / matches) + 16
-        while len(left) and self._pays(len(left), depth, matches):
+        budget = 0.0  # what reading all allowed rows costs, where that is much
+        if self.kind != "flat" and matches > FLAT_UP_TO:
+            budget = matches * (COPIED + MULTIPLIED * len(left))
+        while budget > 0 and len(left) and depth < self.size:
+            budget -= len(left) * rows_read(self._index, depth)
+            if budget < 0:
+                break
             near_scores, near_rows = nearest(self._index, queries[left], depth)
             good = (near_rows >= 0) & allowed[near_rows]
             enough = good.sum(axis=1) >= k
@@ -139,11 +146,6 @@ class VectorIndex:
         if len(left):
             scores[left], rows[left] = self._exact(queries[left], k, allowed)
         return scores, rows
-
-    def _pays(self, count: int, depth: int, matches: int) -> bool:
-        if self.kind == "flat" or matches <= FLAT_UP_TO or depth >= self.size:
-            return False
-        return count * rows_read(self._index, depth) < matches * (COPIED + MULTIPLIED * count)
 
     def _exact(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Among all rows or the allowed ones."""
