@@ -16,6 +16,7 @@ from fuserank.errors import FilterError
 from fuserank.features.text import product_text
 from fuserank.records.live import from_row, merge, to_row
 from fuserank.records.schema import PRODUCT
+from fuserank.retrieval import delta_words
 from fuserank.retrieval.catalogue import Catalogue, write_catalogue
 from fuserank.retrieval.delta import Applied, LiveCatalogue, Vectors
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
@@ -171,6 +172,26 @@ def test_all_that_exists_is_found_when_nearly_all_is_deleted(tmp_path, kind):
     query = SearchRequest(query_vector=np.ones(E, np.float32), candidates=3)
     assert {world.live.ids[row] for row in world.retriever.search([query])[0].rows} == {"p3", "p7", "n1"}
     world.compare()
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize("few", [0, 3, 100])
+def test_what_changes_during_a_compaction_is_in_the_new_base_or_beside_it(tmp_path, kind, few, monkeypatch):
+    monkeypatch.setattr(delta_words, "FEW", few)
+    world = World(tmp_path, kind)
+    world.apply([("upsert", f"n{i}", 40 + i) for i in range(4)])
+    job = world.live.compaction()
+    world.apply(
+        [("upsert", "n1", 7), ("upsert", "p2", 8), ("delete", "p3", 0), ("upsert", "n9", 9), ("delete", "n0", 0)]
+    )
+    install = job()
+    world.apply([("upsert", "n1", 41), ("upsert", "p3", 10), ("delete", "n9", 0), ("patch", "p4", 3)])
+    install()
+    world.compare()
+    world.apply([("upsert", "n0", 11), ("delete", "n1", 0)])
+    world.compare()
+    world.compact()
+    world.compare(exact_words=True)
 
 
 def test_a_product_without_vectors_is_refused(tmp_path):

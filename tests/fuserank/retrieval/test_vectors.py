@@ -174,6 +174,18 @@ def test_vectors_of_any_length(vectors):
     assert recall_of(rows, scores, ranked(asked, scaled, None, K), asked, scaled) >= 0.97
 
 
+def test_lists_around_the_centres_of_another_index(vectors, monkeypatch):
+    first = VectorIndex.build(vectors, "ivf")
+    monkeypatch.setattr(approximate, "_centres", lambda *_: pytest.fail("centres are known"))
+    moved = vectors.copy()
+    moved[:300] = np.roll(vectors[:300], 1, axis=1)
+    asked = near_products(moved, 60)
+    rows, scores = VectorIndex.build(moved, "ivf", first).search(asked, K)
+    assert recall_of(rows, scores, ranked(asked, moved, None, K), asked, moved) >= 0.97
+    with pytest.raises(pytest.fail.Exception):
+        VectorIndex.build(vectors[:1000], "ivf", first)  # another size wants other lists
+
+
 def test_a_graph_that_cannot_find_them_becomes_lists(vectors, monkeypatch):
     monkeypatch.setattr(approximate, "WIDEST", approximate.SEARCH_WIDTH)
     monkeypatch.setattr(approximate, "LINKS", 2)
