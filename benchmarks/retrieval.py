@@ -7,7 +7,7 @@ is the faster of faiss's flat scan and our own product of matrices in blocks, wh
 `speedup_vs_exact` is for one query, which is what a retriever gets to see unless it is busy; a busy one sees batches.
 How soon a change is found: visible.py, on as many products, in processes of its own.
 
-Run: `python benchmarks/retrieval.py [--quick] [--kind auto|ivf|hnsw] [--json FILE]`. At full size it takes 5.5 GiB.
+Run: `python benchmarks/retrieval.py [--quick] [--kind auto|ivf|hnsw] [--json FILE]`. At full size it takes 4.3 GiB.
 """
 
 import argparse
