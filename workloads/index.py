@@ -69,6 +69,7 @@ def _index(experiment: Experiment, folder: Path) -> dict:
             featurizer_folder=tools,
             modalities=model.modalities,
             kind=experiment.index.vectors,
+            typos=experiment.index.typos,
             keep=experiment.index.keep,
             spare=answering(experiment),
             details={

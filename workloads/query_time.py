@@ -74,7 +74,7 @@ class Shop:
         texts = [featurizer.product_text(row) for row in self.products.to_pylist()]
         scratch = folder / "words"
         scratch.mkdir(exist_ok=True)
-        self.lexical = LexicalIndex.build(texts, scratch)
+        self.lexical = LexicalIndex.build(texts, scratch, experiment.index.typos)
 
     def milliseconds(self, trial: Trial) -> float:
         """Median over queries."""

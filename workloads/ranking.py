@@ -109,7 +109,7 @@ def evaluation_catalogue(
             known = torch.from_numpy(modality_vectors.astype(np.float32))
             vectors = model.product_vectors(known, torch.from_numpy(mask)).float().numpy()
     shown = ["" if hide else texts[row] for row, hide in zip(rows, hidden, strict=True)]
-    lexical = LexicalIndex.build(shown, scratch)
+    lexical = LexicalIndex.build(shown, scratch, whole.lexical_index.typos)
     products = whole.products.take(pa.array(rows))
     return Catalogue(products, vectors, modality_vectors, mask, VectorIndex.build(vectors, kind), lexical)
 

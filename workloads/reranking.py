@@ -88,7 +88,7 @@ def _judged(
     """Validation queries over the validation catalogue, as it is and with the text of a seeded half hidden."""
     validation = splits.validation
     rows = validation.product_rows
-    part = shop.products.take(pa.array(rows))
+    part, typos = shop.products.take(pa.array(rows)), experiment.index.typos
     counted = behaviour.take(rows)
     asked, asked_mask = encode_table(model, validation.queries, validation.query_rows, splits.columns, "query", device)
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def _judged(
         mine = shop.vectors[torch.from_numpy(rows)]
         texts = ["" if h else shop.texts[r] for r, h in zip(rows, hide, strict=True)]
         with tempfile.TemporaryDirectory() as scratch:
-            catalogue = _catalogue(model, part, mine, shown, texts, Path(scratch), device)
+            catalogue = _catalogue(model, part, mine, shown, texts, Path(scratch), typos, device)
             requests = [
                 SearchRequest(words[q], fused[i], heads[i], candidates=experiment.index.candidates)
                 for i, q in enumerate(validation.query_rows)
@@ -130,12 +130,13 @@ def _clicked(
     sessions = log.fitting(held_out_queries(preprocess))
     if not sessions:
         return None
+    typos = experiment.index.typos
     propensity = position_propensities(_before(log.events, log.cut))
     pasts = Pasts(log.events, log.ids)
     seen: list[RerankInputs] = []
     grades, gains, judged, owners = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
-        catalogue = _catalogue(model, shop.products, shop.vectors, shop.mask, shop.texts, Path(scratch), device)
+        catalogue = _catalogue(model, shop.products, shop.vectors, shop.mask, shop.texts, Path(scratch), typos, device)
         for session, rows, inputs in session_inputs(
             preprocess,
             model,
@@ -174,10 +175,11 @@ def _catalogue(
     mask: torch.Tensor,
     texts: list[str],
     scratch: Path,
+    typos: bool,
     device: torch.device,
 ) -> Catalogue:
     matrix = fused_table(model, (vectors, mask), device).cpu().numpy()
-    lexical = LexicalIndex.build(texts, scratch)
+    lexical = LexicalIndex.build(texts, scratch, typos)
     index = VectorIndex.build(matrix, "flat")
     return Catalogue(products, matrix, vectors.numpy().astype(np.float16), mask.numpy(), index, lexical)
 

@@ -142,6 +142,7 @@ class Index(Section):
 
     vectors: VectorKind = "auto"  # flat up to 50,000 products, then ivf
     candidates: Positive = 200  # how many each side hands over
+    typos: bool = True  # a query's words that no product has are read as the nearest words there are
     hybrid: Literal["learnt", "linear", "rrf", "none"] = "learnt"  # how words count beside vectors
     hybrid_weight: Weight = 0.3  # of words, for linear and rrf
     rerank_depth: Positive = 200  # of the candidates the reranker looks at the best; the rest stays below
@@ -181,6 +182,7 @@ class Serve(Section):
     queue: Positive = 512  # requests waiting at the gateway before 429
     cache: Annotated[int, Field(ge=0)] = 10_000  # encoded queries a gateway remembers, of each modality; 0: none
     compact_after: Positive = 5000  # live changes a retriever keeps beside its index before it makes the index anew
+    facet_depth: Positive = 1000  # results each side finds where facets, sort or group_by are asked for
     guard: Guard = Guard()
     watch: Watch = Watch()
 

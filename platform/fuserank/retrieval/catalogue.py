@@ -110,6 +110,7 @@ def write_catalogue(
     vectors: np.ndarray,
     texts: list[str],
     kind: Kind = "auto",
+    typos: bool = False,
 ) -> Kind:
     """Write the parts of a catalogue into a folder.
 
@@ -120,6 +121,7 @@ def write_catalogue(
         vectors: [N, E], fused.
         texts: N texts for word search.
         kind: of the vector index, see VectorIndex.build.
+        typos: whether word search corrects words that no product has.
 
     Returns:
         The kind it became.
@@ -144,7 +146,7 @@ def write_catalogue(
     folder.mkdir(parents=True, exist_ok=True)
     index = VectorIndex.build(vectors, kind)
     index.save(folder / "vectors.faiss")
-    LexicalIndex.build(texts, folder / "lexical")
+    LexicalIndex.build(texts, folder / "lexical", typos)
     pq.write_table(products, folder / "products.parquet")
     np.save(folder / "modality_vectors.npy", np.asarray(modality_vectors, np.float16))
     np.save(folder / "mask.npy", np.asarray(mask, bool))

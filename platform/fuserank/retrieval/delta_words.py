@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tantivy
 
+from fuserank.retrieval.analysis import terms
 from fuserank.retrieval.lexical import ROW, LexicalIndex, row_document
 
 HEAP_BYTES = 15_000_000  # tantivy's least
@@ -33,7 +34,7 @@ class Made:
 
 
 class DeltaWords:
-    """`search` and `score` are LexicalIndex's."""
+    """`search`, `score` and `corrected` are LexicalIndex's."""
 
     def __init__(self, base: LexicalIndex, scratch: Path):
         """
@@ -58,6 +59,8 @@ class DeltaWords:
         """The row's text from now on, None for no document; seen after `commit`."""
         writer = self._open()
         _replace(writer, self._base.schema, row, text)
+        if text is not None and self._now.vocabulary is not None:
+            self._now.vocabulary.add(terms(text))
         self.delta += 1
         if self._since is not None:
             self._since[row] = text
@@ -68,7 +71,7 @@ class DeltaWords:
             return
         self._writer.commit()
         self._index.reload()
-        self._now = LexicalIndex(self._index, self._now.folder, self.size)
+        self._now = self._opened(self._index, self._now.folder)
 
     def search(self, texts: list[str], k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As LexicalIndex.search."""
@@ -77,6 +80,10 @@ class DeltaWords:
     def score(self, text: str, rows: np.ndarray) -> np.ndarray:
         """As LexicalIndex.score."""
         return self._now.score(text, rows)
+
+    def corrected(self, text: str) -> str:
+        """As LexicalIndex.corrected."""
+        return self._now.corrected(text)
 
     def snapshot(self, texts: Callable[[], Iterable[str | None]]) -> Callable[[], Made]:
         """What makes an index anew of the texts as they are now, for any thread; `install` takes its result.
@@ -87,9 +94,10 @@ class DeltaWords:
         self._since = since = {}
         self._copies += 1
         folder = self._scratch / f"words{self._copies}"
+        typos = self._base.typos
 
         def make() -> Made:
-            base = LexicalIndex.build(texts(), folder)
+            base = LexicalIndex.build(texts(), folder, typos)
             index = tantivy.Index.open(str(folder))
             made = Made(base, index, index.writer(HEAP_BYTES, 1), {})
             while len(missing := _missing(since.copy(), made.known)) > FEW:
@@ -112,6 +120,9 @@ class DeltaWords:
             self.put(row, text)
         self.commit()
 
+    def _opened(self, index: tantivy.Index, folder: Path) -> LexicalIndex:
+        return LexicalIndex(index, folder, self.size, self._base.typos, self._now.vocabulary)
+
     def _open(self) -> tantivy.IndexWriter:
         if self._writer is None:
             self._copies += 1
@@ -119,7 +130,7 @@ class DeltaWords:
             shutil.copytree(self._base.folder, folder, copy_function=_link, ignore=shutil.ignore_patterns("*.lock"))
             self._index = tantivy.Index.open(str(folder))
             self._writer = self._index.writer(HEAP_BYTES, 1)
-            self._now = LexicalIndex(self._index, folder, self.size)
+            self._now = self._opened(self._index, folder)
         return self._writer
 
     def _close(self) -> None:

@@ -60,6 +60,7 @@ def write_generation(
     featurizer_folder: str | Path,
     modalities: tuple[str, ...],
     kind: Kind = "auto",
+    typos: bool = False,
     keep: int = 2,
     spare: Collection[str] = (),
     details: dict[str, Any] | None = None,
@@ -67,7 +68,7 @@ def write_generation(
     """Build a generation beside the live one, make it current and prune old ones.
 
     Args:
-        products, modality_vectors, mask, vectors, texts: see catalogue.write_catalogue.
+        products, modality_vectors, mask, vectors, texts, kind, typos: see catalogue.write_catalogue.
         model_folder, featurizer_folder: copied into the generation.
         modalities: names of the M axis.
         keep, spare: see prune.
@@ -87,7 +88,7 @@ def write_generation(
     identity = f"{now:%Y%m%dT%H%M%S.%f}Z-{content[:8]}"
     building = generations / f".{identity}.{os.getpid()}"
     try:
-        became = write_catalogue(building, products, modality_vectors, mask, vectors, texts, kind)
+        became = write_catalogue(building, products, modality_vectors, mask, vectors, texts, kind, typos)
         shutil.copytree(model_folder, building / "model")
         shutil.copytree(featurizer_folder, building / "featurizer")
         manifest = {

@@ -3,8 +3,10 @@
 Reads and writes one folder, `lexical/`. A truncated list is never filtered afterwards: narrow filters become part of
 the query, wide ones grow the list until k allowed hits are in it or none is left. Robertson and Zaragoza 2009, "The
 Probabilistic Relevance Framework: BM25 and Beyond"; tantivy rounds lengths above 40 terms to one byte, as Lucene does.
+With `typos`, a query's words that no document has are read as the nearest terms there are (typos.py).
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,30 +15,44 @@ import tantivy
 
 from fuserank.errors import StageError
 from fuserank.retrieval.analysis import terms
+from fuserank.retrieval.typos import Vocabulary, corrected
 
 TERMS = "terms"
 ROW = "row"
+SETTINGS = "fuserank.json"  # beside tantivy's own files
 MAX_QUERY_TERMS = 128  # the rest of a longer query is not searched
 HEAP_BYTES = 256_000_000  # one segment up to roughly a million products
 FEW_ROWS = 512  # up to here, a query names its rows one by one; cheaper than a term set below that
 NARROW = 200  # beyond that, a filter is a term set only below 1/200 of the rows; else the list grows
+LONGEST_TEXT = 500  # characters; nobody types more, and pasted texts are searched as they are
+KEPT_TEXTS = 1024  # queries whose correction is remembered
 
 
 class LexicalIndex:
     """tantivy over one text a row. Use `build` or `open`; searching is thread-safe."""
 
-    def __init__(self, index: tantivy.Index, folder: Path, size: int | None = None):
+    def __init__(
+        self,
+        index: tantivy.Index,
+        folder: Path,
+        size: int | None = None,
+        typos: bool = False,
+        vocabulary: Vocabulary | None = None,
+    ):
         """
         Args:
             size: how many rows there are; as many as documents if None.
+            typos: whether words that no document has are corrected.
+            vocabulary: at least the terms there are; read from the index at the first unknown word if None.
         """
-        self.folder = folder
+        self.folder, self.typos, self.vocabulary = folder, typos, vocabulary
         self.schema = index.schema
         self._searcher = index.searcher()
         self.size: int = self._searcher.num_docs if size is None else size
+        self._corrections: dict[str, str] = {}
 
     @classmethod
-    def build(cls, texts: Iterable[str | None], folder: str | Path) -> "LexicalIndex":
+    def build(cls, texts: Iterable[str | None], folder: str | Path, typos: bool = False) -> "LexicalIndex":
         """Index texts in row order into an empty folder (created if needed); a row of None gets no document."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         schema = (
@@ -55,7 +71,8 @@ class LexicalIndex:
         writer.commit()
         writer.wait_merging_threads()
         index.reload()
-        return cls(index, Path(folder), size)
+        (Path(folder) / SETTINGS).write_text(json.dumps({"typos": typos}), encoding="utf-8")
+        return cls(index, Path(folder), size, typos)
 
     @classmethod
     def open(cls, folder: str | Path) -> "LexicalIndex":
@@ -64,9 +81,11 @@ class LexicalIndex:
         Raises:
             StageError: the folder holds no readable index.
         """
+        settings = Path(folder) / SETTINGS
         try:
-            return cls(tantivy.Index.open(str(folder)), Path(folder))
-        except (ValueError, OSError) as error:
+            typos = settings.is_file() and json.loads(settings.read_text(encoding="utf-8"))["typos"]
+            return cls(tantivy.Index.open(str(folder)), Path(folder), typos=typos)
+        except (ValueError, KeyError, OSError) as error:
             raise StageError(f"{folder} is not a readable lexical index.", "Run `fuserank index` again.") from error
 
     def search(self, texts: list[str], k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +119,29 @@ class LexicalIndex:
         every[found] = values
         return every[rows]
 
+    def _documents(self, term: str) -> int:
+        """How many documents have the term; deleted ones, which tantivy's own frequency counts, do not."""
+        if not self._searcher.doc_freq(TERMS, term):
+            return 0
+        return self._searcher.search(tantivy.Query.term_query(self.schema, TERMS, term, "basic"), 1, count=True).count
+
+    def _known(self) -> Vocabulary:
+        if self.vocabulary is None:
+            self.vocabulary = Vocabulary(term for term, _ in self._searcher.terms_with_prefix(TERMS, ""))
+        return self.vocabulary
+
+    def corrected(self, text: str) -> str:
+        """The text as it is searched: with `typos`, its unknown words corrected."""
+        if not self.typos or len(text) > LONGEST_TEXT:
+            return text
+        if text not in self._corrections:
+            if len(self._corrections) >= KEPT_TEXTS:
+                self._corrections.clear()
+            self._corrections[text] = corrected(text, self._documents, self._known)
+        return self._corrections[text]
+
     def _query(self, text: str) -> tantivy.Query | None:
-        words = terms(text)[:MAX_QUERY_TERMS]
+        words = terms(self.corrected(text))[:MAX_QUERY_TERMS]
         if not words:
             return None
         should = tantivy.Occur.Should
