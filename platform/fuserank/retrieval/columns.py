@@ -1,4 +1,5 @@
-"""Columns of the products table, prepared for filtering: each turns one condition's value into a bool mask [N].
+"""Columns of the products table, prepared for filtering and counting: each turns one condition's value into a bool mask
+[N], and tells what rows hold.
 
 Reads Arrow arrays, writes nothing. A row without a value never matches.
 """
@@ -21,6 +22,7 @@ from fuserank.retrieval.ordered import (
     is_number,
     operators,
 )
+from fuserank.retrieval.values import Texts, Values
 
 
 class Column(Protocol):
@@ -28,6 +30,10 @@ class Column(Protocol):
 
     def match(self, value: Any) -> np.ndarray:
         """bool [N]. A scalar means equal, a list means one of, an object holds lt, lte, gt, gte, eq."""
+        ...
+
+    def values(self, rows: np.ndarray) -> Values:
+        """What these rows [K] hold."""
         ...
 
 
@@ -91,6 +97,21 @@ class TextColumn:
         self._rows = rows[order]
         self._starts = np.searchsorted(codes[order], np.arange(len(texts) + 1))
         self._codes = {text: code for code, text in enumerate(texts)}
+        self._texts = texts
+        self._by_row: tuple[np.ndarray, np.ndarray] | None = None  # from the first `values` on
+
+    def values(self, rows: np.ndarray) -> Texts:
+        """What these rows hold, each text once."""
+        if self._by_row is None:
+            order = np.argsort(self._rows, kind="stable")
+            codes = np.repeat(np.arange(len(self._texts)), np.diff(self._starts))[order]
+            self._by_row = np.searchsorted(self._rows[order], np.arange(self._size + 1)), codes
+        starts, codes = self._by_row
+        counts = starts[rows + 1] - starts[rows]
+        owner = np.repeat(np.arange(len(rows)), counts)
+        places = np.arange(len(owner)) + np.repeat(starts[rows] - (np.cumsum(counts) - counts), counts)
+        pairs = np.unique(np.stack([owner, codes[places]]), axis=1)
+        return Texts(len(rows), pairs[0], pairs[1], self._texts)
 
     def match(self, value: Any) -> np.ndarray:
         mask = np.zeros(self._size, bool)
@@ -144,6 +165,12 @@ class BoolColumn:
     def __init__(self, values: pa.Array):
         self._true = values.fill_null(False).to_numpy(zero_copy_only=False)
         self._false = values.is_valid().to_numpy(zero_copy_only=False) & ~self._true
+
+    def values(self, rows: np.ndarray) -> Texts:
+        """What these rows hold: true and false."""
+        true, false = self._true[rows], self._false[rows]
+        owner = np.flatnonzero(true | false)
+        return Texts(len(rows), owner, true[owner].astype(np.int64), [False, True])
 
     def match(self, value: Any) -> np.ndarray:
         mask = np.zeros(len(self._true), bool)

@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from fuserank.records.schema import PRODUCT
 from fuserank.retrieval.filters import Filters
+from fuserank.retrieval.values import Values, merged
 
 KEPT_MASKS = 64  # of filters over the base, one byte a product each
 
 
 class DeltaRecords:
-    """`mask` is Filters'."""
+    """`mask`, `values` and `fields` are Filters'."""
 
     def __init__(self, products: pa.Table):
         self.size = products.num_rows
@@ -67,7 +68,7 @@ class DeltaRecords:
 
     def mask(self, condition: Any) -> np.ndarray:
         """bool [R]: the products that match, as they are now. Raises FilterError."""
-        self._base.elsewhere, self._changed.elsewhere = self._changed.attributes(), self._base.attributes()
+        self._tell_attributes()
         found = np.zeros(self.size, bool)
         base = self._base_mask(condition)
         found[: len(base)] = base
@@ -75,6 +76,21 @@ class DeltaRecords:
             changed = np.flatnonzero(self._place >= 0)
             found[changed] = self._changed.mask(condition)[self._place[changed]]
         return found & ~self._gone
+
+    def values(self, field: str, rows: np.ndarray) -> Values:
+        """What these products [K] hold in a field, as they are now. Raises FilterError."""
+        self._tell_attributes()
+        place = self._place[rows]
+        old, new = np.flatnonzero(place < 0), np.flatnonzero(place >= 0)
+        parts = [(old, self._base.values(field, rows[old]))]
+        if len(new):
+            parts.append((new, self._changed.values(field, place[new])))
+        return merged(len(rows), parts)
+
+    def fields(self) -> list[str]:
+        """Every field a filter may name."""
+        self._tell_attributes()
+        return self._base.fields()
 
     def table(self) -> Callable[[], pa.Table]:
         """What makes the table of all R rows as they are now, for any thread; those of no products hold anything."""
@@ -96,6 +112,9 @@ class DeltaRecords:
         changed = np.flatnonzero(self._place >= 0)
         self._place[changed[~np.isin(changed, np.fromiter(since, np.int64, len(since)))]] = -1
         self._tidy(self._delta, always=True)
+
+    def _tell_attributes(self) -> None:
+        self._base.elsewhere, self._changed.elsewhere = self._changed.attributes(), self._base.attributes()
 
     def _base_mask(self, condition: Any) -> np.ndarray:
         try:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from fuserank.errors import FilterError
 from fuserank.retrieval.columns import AttributeColumn, Column, category_column, column_of, split_attributes
 from fuserank.retrieval.ordered import RangeColumn
+from fuserank.retrieval.values import Values
 
 TEXT_FIELDS = ("product_id", "parent_id", "brand", "currency")
 NUMBER_FIELDS = ("price", "rating", "review_count", "updated_at")
@@ -48,6 +49,19 @@ class Filters:
             FilterError: malformed, too deep or too long, or an unknown field (the hint names the nearest one).
         """
         return self._node(condition, 1, itertools.count(1))
+
+    def values(self, field: str, rows: np.ndarray) -> Values:
+        """What these rows [K] hold in a field.
+
+        Raises:
+            FilterError: there is no such field.
+        """
+        return self._field(field).values(rows)
+
+    @property
+    def present(self) -> np.ndarray:
+        """bool [N]: rows that are products; of a table that does not change, all."""
+        return np.ones(self.size, bool)
 
     def fields(self) -> list[str]:
         """Every field a filter on this table may name."""

@@ -123,7 +123,8 @@ class LexicalIndex:
         """How many documents have the term; deleted ones, which tantivy's own frequency counts, do not."""
         if not self._searcher.doc_freq(TERMS, term):
             return 0
-        return self._searcher.search(tantivy.Query.term_query(self.schema, TERMS, term, "basic"), 1, count=True).count
+        query = tantivy.Query.term_query(self.schema, TERMS, term, "basic")
+        return self._searcher.search(query, 1, count=True).count  # type: ignore[attr-defined]  # not in the stub
 
     def _known(self) -> Vocabulary:
         if self.vocabulary is None:

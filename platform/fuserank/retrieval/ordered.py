@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fuserank.errors import FilterError
+from fuserank.retrieval.values import Numbers
 
 OPERATORS = ("lt", "lte", "gt", "gte", "eq")
 MAX_VALUES = 1000
@@ -23,6 +24,8 @@ _EXACT = Context(prec=400)  # digits; more than any amount needs
 
 class _Ordered(ABC):
     """Values that compare; subclasses say how a bound is read."""
+
+    _unit = 1  # how many of what is kept are one
 
     def __init__(self, values: np.ndarray, valid: np.ndarray):
         self._values, self._valid = values, valid
@@ -38,6 +41,11 @@ class _Ordered(ABC):
             mask |= self._bounded("eq", one)
         return mask & self._valid
 
+    def values(self, rows: np.ndarray) -> Numbers:
+        """What these rows [K] hold."""
+        found = np.where(self._valid[rows], self._values[rows] / self._unit, np.nan)
+        return Numbers(found, found)
+
     @abstractmethod
     def _bounded(self, operator: str, bound: Any) -> np.ndarray: ...
 
@@ -47,6 +55,7 @@ class DecimalColumn(_Ordered):
 
     def __init__(self, values: pa.Array):
         self._scale = values.type.scale
+        self._unit = 10**self._scale
         valid = values.is_valid().to_numpy(zero_copy_only=False)
         low_words = np.frombuffer(values.buffers()[1] or b"", np.int64)[2 * values.offset :: 2][: len(values)]
         super().__init__(np.where(valid, low_words, 0), valid)  # decimal128(18, …) fits the low 64 bits
@@ -67,6 +76,10 @@ class RangeColumn(DecimalColumn):
     def __init__(self, lowest: pa.Array, highest: pa.Array):
         super().__init__(lowest)
         self._highest = DecimalColumn(pc.call_function("coalesce", [highest, lowest]))
+
+    def values(self, rows: np.ndarray) -> Numbers:
+        """What these rows hold: from the lowest to the highest."""
+        return Numbers(super().values(rows).low, self._highest.values(rows).low)
 
     def _bounded(self, operator: str, bound: Any) -> np.ndarray:
         if operator == "eq":

@@ -7,11 +7,10 @@ it. A product that lacks a modality carries no score for it: `mask` says so.
 Shapes: B requests, K candidates, M modalities, D modality width, E fused width, N products.
 """
 
-import dataclasses
 import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from fuserank.retrieval.delta import LiveCatalogue
 from fuserank.retrieval.hybrid import Hybrid
 
 KEPT_MASKS = 64  # compiled filters kept, one byte a product each
+_NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class SearchRequest:
     q_mask: np.ndarray | None = None  # bool [M]: which of them count; all if None
     filter: dict | None = None  # see filters.py
     candidates: int = 200  # how many each side hands over
+    deep: int = 0  # how many each side finds for `every`; up to `candidates`, `every` are the candidates
     exclude: Sequence[int] | np.ndarray = ()  # rows never returned
 
 
@@ -47,6 +48,7 @@ class Candidates:
     lexical: np.ndarray  # float32 [K]: BM25; 0 without text or without a shared term
     modalities: np.ndarray  # float32 [K, M]: q_heads[m] · the product's vector; -inf where `mask` is false
     mask: np.ndarray  # bool [K, M]: the product has the modality and the request counts it
+    every: np.ndarray  # int64 [≥ K]: all rows that were found, candidates or not, to be counted
     error: FilterError | None = None  # this request's filter was refused; its neighbours are not touched
 
     def __len__(self) -> int:
@@ -54,8 +56,12 @@ class Candidates:
 
     def first(self, depth: int) -> "Candidates":
         """The best of them."""
+        return self.take(np.arange(min(depth, len(self))))
+
+    def take(self, places: np.ndarray) -> "Candidates":
+        """Some of the candidates, in this order."""
         names = ("rows", "score", "fused", "lexical", "modalities", "mask")
-        return dataclasses.replace(self, **{name: getattr(self, name)[:depth] for name in names})
+        return replace(self, **{name: getattr(self, name)[places] for name in names})
 
 
 class Retriever:
@@ -70,14 +76,14 @@ class Retriever:
         results: list[Candidates | None] = [None] * len(requests)
         groups: dict[tuple[str, int], list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
-            depth = min(request.candidates + len(request.exclude), self.catalogue.size)
+            depth = min(max(request.candidates, request.deep) + len(request.exclude), self.catalogue.size)
             groups[_key(request.filter), depth].append(i)
         for (key, depth), members in groups.items():
             try:
                 allowed = self.allowed(requests[members[0]].filter, key)
             except FilterError as error:
                 for i in members:
-                    results[i] = self._candidates(requests[i], np.zeros(0, np.int64), np.zeros(0, np.float32), error)
+                    results[i] = self._candidates(requests[i], _NONE, np.zeros(0, np.float32), _NONE, error)
                 continue
             by_vector = self._by_vector([requests[i] for i in members], depth, allowed)
             by_words = self._by_words([requests[i] for i in members], depth, allowed)
@@ -90,7 +96,14 @@ class Retriever:
         lexical = np.zeros(len(rows), np.float32)
         if request.text and len(rows):
             lexical = self.catalogue.lexical_index.score(request.text, rows)
-        return self._candidates(request, rows, lexical, None)
+        return self._candidates(request, rows, lexical, rows)
+
+    def matching(self, request: SearchRequest) -> int:
+        """How many products there are under the request's filter, whatever it asks for. Raises FilterError."""
+        allowed = self.allowed(request.filter)
+        allowed = self.catalogue.filters.present if allowed is None else allowed
+        excluded = np.unique(np.asarray(request.exclude, np.int64))
+        return int(np.count_nonzero(allowed)) - int(np.count_nonzero(allowed[excluded]))
 
     def by_vector(
         self, vector: np.ndarray, k: int, filter: dict | None = None, exclude: Sequence[int] | np.ndarray = ()
@@ -126,11 +139,10 @@ class Retriever:
     def _by_vector(self, requests: list[SearchRequest], depth: int, allowed: np.ndarray | None) -> list[np.ndarray]:
         vectors = [request.query_vector for request in requests if request.query_vector is not None]
         if not vectors:
-            return [np.zeros(0, np.int64)] * len(requests)
+            return [_NONE] * len(requests)
         found, _ = self.catalogue.vector_index.search(np.stack(vectors), depth, allowed)
         rows = iter(found)
-        none = np.zeros(0, np.int64)
-        return [_kept(next(rows), request) if request.query_vector is not None else none for request in requests]
+        return [_kept(next(rows), request) if request.query_vector is not None else _NONE for request in requests]
 
     def _by_words(
         self, requests: list[SearchRequest], depth: int, allowed: np.ndarray | None
@@ -146,15 +158,23 @@ class Retriever:
         return results
 
     def _union(self, request: SearchRequest, near: np.ndarray, worded: np.ndarray, scores: np.ndarray) -> Candidates:
+        every = np.union1d(near, worded) if request.deep > request.candidates else None
+        near, worded, scores = (part[: request.candidates] for part in (near, worded, scores))
         only_near = np.setdiff1d(near, worded)
         if request.text and len(only_near):
             rest = self.catalogue.lexical_index.score(request.text, only_near)
         else:
             rest = np.zeros(len(only_near), np.float32)
-        return self._candidates(request, np.concatenate([worded, only_near]), np.concatenate([scores, rest]), None)
+        rows = np.concatenate([worded, only_near])
+        return self._candidates(request, rows, np.concatenate([scores, rest]), rows if every is None else every)
 
     def _candidates(
-        self, request: SearchRequest, rows: np.ndarray, lexical: np.ndarray, error: FilterError | None
+        self,
+        request: SearchRequest,
+        rows: np.ndarray,
+        lexical: np.ndarray,
+        every: np.ndarray,
+        error: FilterError | None = None,
     ) -> Candidates:
         catalogue, by_row = self.catalogue, np.argsort(rows)  # so that equal ranks do not depend on who found what
         rows, lexical = rows[by_row], lexical[by_row]
@@ -177,15 +197,15 @@ class Retriever:
             if request.q_mask is not None:
                 mask = mask & np.asarray(request.q_mask, bool)
             modalities = np.where(mask, scores, np.float32(-np.inf))
-        return Candidates(rows, score, fused, lexical, modalities, mask, error)
+        return Candidates(rows, score, fused, lexical, modalities, mask, every, error)
 
 
 def _kept(rows: np.ndarray, request: SearchRequest) -> np.ndarray:
-    """Rows without padding and excluded ones, cut to the number asked for."""
+    """Rows without padding and excluded ones, cut to the number that is to be found."""
     rows = rows[rows >= 0]
     if len(request.exclude):
         rows = rows[~np.isin(rows, np.asarray(request.exclude, np.int64))]
-    return rows[: request.candidates]
+    return rows[: max(request.candidates, request.deep)]
 
 
 def _key(filter: Any) -> str:

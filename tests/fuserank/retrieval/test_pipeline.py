@@ -1,5 +1,7 @@
 """Retriever against a straight computation over the whole catalogue; batches, filters, exclusions and bad requests."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -132,3 +134,28 @@ def test_by_vector(retriever):
 
 def test_no_request(retriever):
     assert retriever.search([]) == []
+
+
+def test_a_deep_search_counts_more_and_hands_over_the_same(retriever, generation):
+    catalogue = generation.catalogue
+    random = np.random.default_rng(11)
+    vector = random.normal(size=catalogue.vectors.shape[1]).astype(np.float32)
+    condition, excluded = {"in_stock": True}, [3, 7, 11]
+    shallow = SearchRequest("red wool", vector, filter=condition, candidates=20, exclude=excluded)
+    deep = dataclasses.replace(shallow, deep=90)
+    plain, counted = retriever.search([shallow, deep])
+    np.testing.assert_array_equal(counted.rows, plain.rows)
+    np.testing.assert_array_equal(counted.fused, plain.fused)
+    np.testing.assert_array_equal(counted.lexical, plain.lexical)
+    assert set(plain.every.tolist()) == set(plain.rows.tolist())
+    allowed = catalogue.filters.mask(condition)
+    allowed[excluded] = False
+    near = np.argsort(-np.where(allowed, catalogue.vectors @ vector, -np.inf))[:90]
+    worded = [
+        row for row in catalogue.lexical_index.search(["red wool"], N)[0][0].tolist() if row >= 0 and allowed[row]
+    ]
+    assert set(counted.every.tolist()) == set(near.tolist()) | set(worded[:90])
+    assert retriever.matching(deep) == allowed.sum()
+    assert retriever.matching(SearchRequest(exclude=[1, 1])) == N - 1
+    some = np.array([4, 0])
+    np.testing.assert_array_equal(plain.take(some).rows, plain.rows[some])
