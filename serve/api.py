@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from fuserank.records.schema import EVENT_TYPES
+from serve.api_refine import Facet, Facets, Group, Sort, sort_keys
 
 Identifier = Annotated[str, Field(min_length=1, max_length=256)]
 Limit = Annotated[int, Field(ge=1, description="hits in one answer, at most serve.max_limit")]
@@ -67,6 +68,16 @@ class SearchRequest(Body):
     exclude: Annotated[list[Identifier], Field(max_length=1000)] = []
     deadline_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     explain: bool = False
+    facets: Facets = Field([], description="fields to count: brand, category, in_stock, price, …, attributes.NAME")
+    sort: Sort = Field([], description='e.g. [{"price": "asc"}]; missing values come last, equal ones by relevance')
+    group_by: Literal["parent_id"] | None = Field(None, description="one hit a parent, the best of its products")
+    highlight: bool = Field(False, description="mark the words that were found in title and description")
+
+    @field_validator("sort")
+    @classmethod
+    def _sortable(cls, sort: list[Any]) -> list[Any]:
+        sort_keys(sort)
+        return sort
 
     @field_validator("text")
     @classmethod
@@ -154,6 +165,11 @@ class Hit(BaseModel):
     image: str | None = Field(description="URL of the main picture, relative to the server")
     in_stock: bool | None
     explanation: Explanation | None = Field(None, description="with `explain: true`")
+    highlights: dict[Literal["title", "description"], str] | None = Field(
+        None,
+        description="with `highlight: true`: HTML, escaped, found words in <mark>; a field without any is left out",
+    )
+    group: Group | None = Field(None, description="with `group_by`")
 
 
 class Answer(BaseModel):
@@ -165,6 +181,13 @@ class Answer(BaseModel):
     model_version: str
     generation: str
     hits: list[Hit]
+    corrected: str | None = Field(
+        None, description="the text as its words were searched, if that is not as it was typed"
+    )
+    facets: dict[str, Facet] | None = Field(None, description="with `facets`")
+    total: int | None = Field(None, description="products in the result set; with `facets`, `sort` or `group_by`")
+    total_relation: Literal["eq", "gte"] | None = Field(None, description="gte: the result set was cut, there are more")
+    total_groups: int | None = Field(None, description="groups in the result set; with `group_by`")
 
 
 class RecommendedHit(Hit):

@@ -73,7 +73,14 @@ def build(args: dict[str, Any]) -> serve.Application:
     return gateway.bind(
         folder,
         encoders,
-        retriever.bind(folder, experiment.index.candidates, url, settings.compact_after, experiment.index.rerank_depth),
+        retriever.bind(
+            folder,
+            experiment.index.candidates,
+            url,
+            settings.compact_after,
+            experiment.index.rerank_depth,
+            settings.facet_depth,
+        ),
         reranker.bind(folder, url),
         feedback.bind(url),
         products.bind(folder, url, live_media, encoders, replicated, limits=media_limits(settings.guard)),

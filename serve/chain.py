@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fuserank.retrieval.arrange import grouped
 from fuserank.retrieval.rerank_inputs import placed
 from serve.envelope import EXPIRED, UNAVAILABLE, Envelope, Failure, Result
 from serve.messages import Ask, Found, Ranked, RetrieverQuery
@@ -147,8 +148,13 @@ def _query(
 
 def _rank(ask: Ask, found: Found, scores: np.ndarray | None, stages: dict[str, float]) -> Ranked:
     final = found.score if scores is None else placed(found.score, scores)
-    order = np.argsort(-final, kind="stable")[: ask.depth]
-    return Ranked(found, order, final[order], stages)
+    order = np.arange(len(final)) if found.ordered else np.argsort(-final, kind="stable")
+    if found.groups is None:
+        order = order[: ask.depth]
+        return Ranked(found, order, final[order], stages)
+    groups = grouped(order, found.groups)
+    order = np.array([members[0] for members in groups[: ask.depth]], np.int64)
+    return Ranked(found, order, final[order], stages, groups[: ask.depth], len(groups))
 
 
 def _ms(begin: float, end: float) -> float:

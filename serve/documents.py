@@ -54,6 +54,10 @@ class Documents:
         """The whole product, as GET /v1/products/{id} shows it. Labels are for judging and stay inside."""
         return shown_product(self._table.slice(row, 1).to_pylist()[0])
 
+    def description(self, row: int) -> str | None:
+        """The product's description."""
+        return self._table["description"][row].as_py()
+
     def picture(self, row: int) -> tuple[Path, str] | None:
         """File and content type of the main picture, None if there is none."""
         return shown_picture(self._shown["images"][row].as_py(), [self._media] if self._media else [])

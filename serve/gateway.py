@@ -14,6 +14,7 @@ from fuserank.errors import StoreError
 from fuserank.store.changes import Kind
 from serve import api, metrics, tracing
 from serve.admission import Admission
+from serve.api_refine import sort_keys
 from serve.batching import Batcher, QueueFullError
 from serve.chain import Chain
 from serve.current import request_id
@@ -22,8 +23,9 @@ from serve.held import Held
 from serve.impressions import ImpressionLog
 from serve.live_documents import LiveDocuments
 from serve.media_limits import MediaLimits
-from serve.messages import Ask, Details, Found, Ranked
+from serve.messages import Ask, Ranked
 from serve.nesting import refuse_large_filter
+from serve.rendering import render
 from serve.shown import Shown
 
 POLICY = "greedy@0"  # the model's own order, shown with certainty
@@ -92,8 +94,11 @@ class Gateway:
             exclude=tuple(request.exclude),
             user_id=request.user_id,
             explain=request.explain,
+            facets=tuple(dict.fromkeys(request.facets)),
+            sort=sort_keys(request.sort),
+            group_by=request.group_by,
         )
-        answer, ranked = await self._answer(ask, request.deadline_ms, request.offset)
+        answer, ranked = await self._answer(ask, request.deadline_ms, request.offset, request.highlight)
         self._log(answer, ranked, "search", request.text, request.user_id, request.session_id)
         return answer
 
@@ -198,7 +203,9 @@ class Gateway:
         self._sent.update((envelope.request_id, now) for envelope in envelopes)
         return await self._chain(envelopes)
 
-    async def _answer(self, ask: Ask, deadline_ms: int | None, offset: int = 0) -> tuple[dict[str, Any], Ranked]:
+    async def _answer(
+        self, ask: Ask, deadline_ms: int | None, offset: int = 0, highlight: bool = False
+    ) -> tuple[dict[str, Any], Ranked]:
         begin = time.perf_counter()
         seconds = (deadline_ms or DEADLINE_MS) / 1000
         shown = self.held.current()
@@ -216,22 +223,12 @@ class Gateway:
         if result.error is not None:
             raise RequestError(result.error, 2 if result.error.status == 503 else None)
         ranked: Ranked = result.value
-        chosen = ranked.order[offset:]
         rendering = time.perf_counter()
         await shown.documents.reach(ranked.found.seq)
-        hits = []
-        found = shown.documents.hits(ranked.found.rows[chosen].tolist())
-        final = zip(found, chosen.tolist(), ranked.scores[offset:].tolist(), strict=True)
-        for rank, (hit, i, score) in enumerate(final, offset):
-            if hit is None:  # deleted since it was found
-                continue
-            hits.append(hit)
-            hit["score"] = score
-            if ranked.found.details is not None:
-                hit["explanation"] = _explanation(ranked.found, ranked.found.details, i, score) | {"rank_after": rank}
+        parts = render(shown.documents, ask, ranked, offset, highlight)
         end = time.perf_counter()
-        queue, render = round(1000 * (sent - begin), 2), round(1000 * (end - rendering), 2)
-        stages = {"queue": queue, **ranked.stages, "render": render}
+        queue, rendered = round(1000 * (sent - begin), 2), round(1000 * (end - rendering), 2)
+        stages = {"queue": queue, **ranked.stages, "render": rendered}
         for stage, milliseconds in stages.items():
             metrics.record("fuserank_stage_seconds", milliseconds / 1000, stage=stage)
         began = time.time() - (end - begin)
@@ -242,7 +239,7 @@ class Gateway:
             "stages": stages,
             "model_version": shown.model_version,
             "generation": shown.id,
-            "hits": hits,
+            **parts,
         }, ranked
 
     def _row(self, documents: LiveDocuments, product_id: str) -> int:
@@ -279,17 +276,3 @@ class Gateway:
                 "timestamp": datetime.now(UTC),
             }
         )
-
-
-def _explanation(found: Found, details: Details, i: int, score: float) -> dict[str, Any]:
-    fused, retrieved = float(details.fused[i]), float(found.score[i])
-    parts = {m: float(value) for m, value in zip(found.modalities, details.contributions[i], strict=True) if value != 0}
-    scores = zip(found.modalities, details.modality_scores[i], strict=True)
-    return {
-        "contributions": parts
-        | {"words": retrieved - fused, "reranking": score - sum(parts.values()) - retrieved + fused},
-        "fused_score": fused,
-        "lexical_score": float(details.lexical[i]),
-        "modality_scores": {m: float(value) for m, value in scores if value == value},
-        "rank_before": i,
-    }

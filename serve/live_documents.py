@@ -61,6 +61,18 @@ class LiveDocuments:
         record = self._changed.get(row)
         return self._base.product(row) if record is None else shown_product(to_row(record))
 
+    def known(self, rows: Sequence[int]) -> list[str]:
+        """Ids of those rows, in order, that are products now."""
+        return [self._ids[row] for row in rows if self._changed.get(row, self) is not None]
+
+    def description(self, product_id: str) -> str | None:
+        """The product's description, None without one."""
+        row = self.row(product_id)
+        record = self._changed.get(row) if row is not None else None
+        if row is None or record is not None:
+            return (record or {}).get("description")
+        return self._base.description(row)
+
     def picture(self, row: int) -> tuple[Path, str] | None:
         """File and content type of the main picture, None if there is none."""
         record = self._changed.get(row)

@@ -28,6 +28,9 @@ class Ask:
     product_ids: tuple[str, ...] = ()  # recommend: looked at just now; similar: the one product
     exclude_seen: bool = False
     explain: bool = False
+    facets: tuple[str, ...] = ()  # fields
+    sort: tuple[tuple[str, bool], ...] = ()  # fields and whether they descend; none: by relevance
+    group_by: str | None = None  # a field
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,17 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class Overview:
+    """The result set as a whole; for requests that ask to count, sort or group it."""
+
+    total: int
+    cut: bool  # there are more products under the filter
+    facets: dict[str, dict[str, Any]]  # field → its counts, as they are shown
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
-    """One request's candidates, best first."""
+    """One request's candidates, best first, or in the order asked for."""
 
     rows: np.ndarray  # int64 [K]
     score: np.ndarray  # float32 [K], best first
@@ -72,6 +84,10 @@ class Found:
     modalities: tuple[str, ...]
     details: Details | None = None
     seq: int = 0  # the last change of the catalogue that the rows know of
+    corrected: str | None = None  # the text as its words were searched, if that is not as it was typed
+    overview: Overview | None = None
+    ordered: bool = False  # the rows stand in the order asked for
+    groups: np.ndarray | None = None  # int64 [K], equal for candidates of one group
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +98,5 @@ class Ranked:
     order: np.ndarray  # int64 [≤ depth], indices into the candidates
     scores: np.ndarray  # float32 [≤ depth]
     stages: dict[str, float]  # milliseconds
+    groups: list[np.ndarray] | None = None  # of each of `order`: indices of its group's candidates, itself first
+    group_count: int | None = None  # groups there are

@@ -10,9 +10,11 @@ import dataclasses
 import time
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fuserank.errors import FuserankError
 from fuserank.features.featurizer import Featurizer
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.history import turns
@@ -22,7 +24,11 @@ from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
 from fuserank.store.database import Database
 from serve.live import Live
 from serve.messages import Details, Found, RetrieverQuery, Source
+from serve.refinement import arranged, overview, searches
 from serve.worker import Worker, one_thread
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Searcher:
@@ -33,6 +39,7 @@ class Searcher:
         folder: Path,
         candidates: int,
         depth: int,
+        facet_depth: int,
         database: Database | None,
         thread: Executor,
         compact_after: int,
@@ -40,7 +47,8 @@ class Searcher:
         """
         Args:
             folder: the generation's.
-            candidates: how many vector search and word search each hand over; depth: how many the reranker looks at.
+            candidates: how many vector search and word search each hand over; depth: how many the reranker looks at;
+                facet_depth: how many each search finds for what is counted, sorted or grouped.
             database: whose change log to follow; None for a catalogue that nobody changes.
             thread: the one thread that searches.
             compact_after: changes beside the generation before they are made into a new base.
@@ -63,7 +71,7 @@ class Searcher:
         self._catalogue = self.live.catalogue
         self._retriever = Retriever(self._catalogue, Hybrid.of(opened.manifest))
         self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
-        self._candidates, self._depth = candidates, depth
+        self._candidates, self._depth, self._whole = candidates, depth, max(candidates, facet_depth)
         self._behaviour = Behaviour.load(opened.model_folder)
         self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
 
@@ -78,8 +86,6 @@ class Searcher:
 
     def _search(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
         import torch
-
-        from fuserank.retrieval.rerank_inputs import rerank_inputs
 
         if not queries:
             return []
@@ -106,24 +112,61 @@ class Searcher:
             )
             for b, query in enumerate(queries)
         ]
+        plans = [searches(query.ask, request, self._whole) for query, request in zip(queries, requests, strict=True)]
+        found = iter(self._retriever.search([request for plan in plans for request in plan]))
         answers: list[Found | Exception] = []
-        for b, (query, found) in enumerate(zip(queries, self._retriever.search(requests), strict=True)):
-            if found.error is not None:
-                answers.append(found.error)
-                continue
-            recent = [row for row, _, _ in turns(self._events(query))]
-            seen = rerank_inputs(found.first(self._depth), heads[b].numpy(), self._catalogue, self._behaviour, recent)
-            features = seen if self._attends else seen.features  # vectors travel only to who reads them
-            details = None
-            if query.ask.explain:
-                rows = found.rows
-                products = torch.from_numpy(self._catalogue.modality_vectors[rows].astype(np.float32))
-                present = torch.from_numpy(self._catalogue.mask[rows])
-                shares = model.contributions(vectors[b], mask[b], products, present, weights[b]).numpy()
-                scores = np.where(found.mask, found.modalities, np.nan)
-                details = Details(found.fused, found.lexical, scores, shares)
-            answers.append(Found(found.rows, found.score, features, "search", modalities, details))
+        for b, (query, plan) in enumerate(zip(queries, plans, strict=True)):
+            first, *freed = [next(found) for _ in plan]
+            try:
+                answers.append(self._answer(query, plan[0], first, freed, (vectors[b], mask[b], weights[b], heads[b])))
+            except FuserankError as error:  # this request's; its neighbours are not touched
+                answers.append(error)
         return answers
+
+    def _answer(
+        self,
+        query: RetrieverQuery,
+        request: SearchRequest,
+        found: Candidates,
+        freed: list[Candidates],
+        encoded: "tuple[torch.Tensor, ...]",
+    ) -> Found:
+        """One search's answer. `encoded`: the query's vectors [M, D], mask [M], weights [M] and heads [M, D]."""
+        import torch
+
+        from fuserank.retrieval.rerank_inputs import rerank_inputs
+
+        if found.error is not None:
+            raise found.error
+        ask, catalogue = query.ask, self._catalogue
+        whole = overview(ask, request, found, freed, self._retriever)
+        found, groups = arranged(ask, found, self._retriever)
+        vectors, mask, weights, heads = encoded
+        features = None
+        if not ask.sort:
+            recent = [row for row, _, _ in turns(self._events(query))]
+            seen = rerank_inputs(found.first(self._depth), heads.numpy(), catalogue, self._behaviour, recent)
+            features = seen if self._attends else seen.features  # vectors travel only to who reads them
+        details = None
+        if ask.explain:
+            with torch.inference_mode():
+                products = torch.from_numpy(catalogue.modality_vectors[found.rows].astype(np.float32))
+                present = torch.from_numpy(catalogue.mask[found.rows])
+                shares = self._model.contributions(vectors, mask, products, present, weights).numpy()
+            details = Details(found.fused, found.lexical, np.where(found.mask, found.modalities, np.nan), shares)
+        text = catalogue.lexical_index.corrected(request.text) if request.text else request.text
+        return Found(
+            found.rows,
+            found.score,
+            features,
+            "search",
+            self._model.modalities,
+            details,
+            corrected=None if text == request.text else text,
+            overview=whole,
+            ordered=bool(ask.sort),
+            groups=groups,
+        )
 
     def _relate(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
         """Recommendations and similar products: one vector each, no words, nothing reranked."""
@@ -192,11 +235,17 @@ class RetrieverDeployment(Worker[Searcher]):
     """Payload: RetrieverQuery. Value: Found, or FilterError for a malformed filter."""
 
     def __init__(
-        self, generation: Path, candidates: int, url: str | None = None, compact_after: int = 5000, depth: int = 200
+        self,
+        generation: Path,
+        candidates: int,
+        url: str | None = None,
+        compact_after: int = 5000,
+        depth: int = 200,
+        facet_depth: int = 1000,
     ):
         """As Searcher and Worker."""
         one_thread()
-        self._options = (candidates, depth, Database(url) if url else None)
+        self._options = (candidates, depth, facet_depth, Database(url) if url else None)
         self._compact_after = compact_after
         super().__init__("retriever", generation, url)
 

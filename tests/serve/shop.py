@@ -128,6 +128,7 @@ def build_run(root: Path) -> config.Experiment:
         model_folder=root / "model",
         featurizer_folder=root / "featurizer",
         modalities=MODALITIES,
+        typos=experiment.index.typos,
         details={"media": str(media)},
     )
     (index / "manifest.json").write_text(json.dumps({"digest": "made by a test"}))
