@@ -92,7 +92,9 @@ def naive(folder: Path, candidates: int) -> Any:
     """What one would write first with Ray Serve."""
     from ray import serve
 
-    @serve.deployment
+    place = serve.deployment(ray_actor_options={"num_cpus": 0.2})  # else two cores hold two of the four
+
+    @place
     class Encode:
         def __init__(self):
             self.encoder = TextEncoder(folder)
@@ -100,7 +102,7 @@ def naive(folder: Path, candidates: int) -> Any:
         def __call__(self, text: str) -> np.ndarray:
             return self.encoder.work(self.encoder.held.current(), [text])[0]
 
-    @serve.deployment
+    @place
     class Retrieve:
         def __init__(self):
             self.retriever = RetrieverDeployment(folder, candidates)
@@ -109,7 +111,7 @@ def naive(folder: Path, candidates: int) -> Any:
             query = RetrieverQuery(Ask("search", limit), text, {"text": vector})
             return self.retriever.held.current().answer([query])[0]
 
-    @serve.deployment
+    @place
     class Rerank:
         def __init__(self):
             self.reranker = RerankerDeployment(folder)
@@ -119,7 +121,7 @@ def naive(folder: Path, candidates: int) -> Any:
 
     app = FastAPI()
 
-    @serve.deployment
+    @place
     @serve.ingress(app)
     class Gateway:
         def __init__(self, encode: Any, retrieve: Any, rerank: Any):
