@@ -54,6 +54,10 @@ class Documents:
         """The whole product, as GET /v1/products/{id} shows it. Labels are for judging and stay inside."""
         return shown_product(self._table.slice(row, 1).to_pylist()[0])
 
+    def named(self, start: int = 0, count: int | None = None) -> list[dict[str, Any]]:
+        """Title, brand and category of some rows, of all from `start` on if `count` is None."""
+        return self._table.select(["title", "brand", "category"]).slice(start, count).to_pylist()
+
     def description(self, row: int) -> str | None:
         """The product's description."""
         return self._table["description"][row].as_py()

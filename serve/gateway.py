@@ -102,6 +102,16 @@ class Gateway:
         self._log(answer, ranked, "search", request.text, request.user_id, request.session_id)
         return answer
 
+    async def suggest(self, text: str, limit: int) -> dict[str, Any]:
+        """What somebody may be typing; `api_refine.Suggestions` as a dict."""
+        begin = time.perf_counter()
+        found = await asyncio.to_thread(self.held.current().documents.suggest, text, limit)
+        return {
+            "request_id": request_id(),
+            "took_ms": round(1000 * (time.perf_counter() - begin), 2),
+            "suggestions": [{"text": phrase, "count": count} for phrase, count in found],
+        }
+
     async def recommend(self, request: api.RecommendRequest) -> dict[str, Any]:
         """What the user may like; `api.Recommendation` as a dict. Raises RequestError."""
         self._admission.limit(request.limit)

@@ -5,7 +5,9 @@ Rows are counted as the retriever counts them (retrieval/delta.py): both follow 
 """
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fuserank.store.changes import Change, Record
 from fuserank.store.database import Database
 from serve.documents import Documents, shown_hit, shown_picture, shown_product
 from serve.follower import Follower
+from serve.suggestions import Suggestions
 
 
 class LiveDocuments:
@@ -33,6 +36,8 @@ class LiveDocuments:
         self._base, self._media = base, tuple(media)
         self._ids, self._rows = list(base.ids), {name: row for row, name in enumerate(base.ids)}
         self._changed: dict[int, Record | None] = {}
+        self._suggestions: Suggestions | None = None  # from the first `suggest` on
+        self._suggesting = threading.Lock()
         self._follower = Follower(database, base_seq, self._take)
         self._follower.catch_up()
         self._follower.start()
@@ -65,6 +70,15 @@ class LiveDocuments:
         """Ids of those rows, in order, that are products now."""
         return [self._ids[row] for row in rows if self._changed.get(row, self) is not None]
 
+    def suggest(self, text: str, limit: int) -> list[tuple[str, int]]:
+        """What somebody may be typing (Suggestions.complete). For any thread: the first time takes a while."""
+        with self._suggesting:
+            if self._suggestions is None:
+                base = (product for row, product in enumerate(self._base.named()) if row not in self._changed)
+                changed = (record for record in self._changed.values() if record is not None)
+                self._suggestions = Suggestions(itertools.chain(base, changed))
+            return self._suggestions.complete(text, limit)
+
     def description(self, product_id: str) -> str | None:
         """The product's description, None without one."""
         row = self.row(product_id)
@@ -87,9 +101,21 @@ class LiveDocuments:
         return None if record is None else shown_hit(to_row(record))
 
     def _take(self, changes: Sequence[Change]) -> None:
+        with self._suggesting:
+            self._note(changes)
+
+    def _note(self, changes: Sequence[Change]) -> None:
         for change in changes:
             row = self._rows.get(change.product_id, len(self._ids))
+            if self._suggestions is not None:
+                self._suggestions.replace(self._named(row), change.record)
             self._changed[row] = change.record  # first, so that whoever finds the row finds the record
             if row == len(self._ids):
                 self._ids.append(change.product_id)
                 self._rows[change.product_id] = row
+
+    def _named(self, row: int) -> Mapping[str, Any] | None:
+        """What suggestions know of a row, None if there is no product."""
+        if row in self._changed:
+            return self._changed[row]
+        return self._base.named(row, 1)[0] if row < len(self._base.ids) else None

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from fuserank import config
-from serve import api, api_products, exporter
+from serve import api, api_products, api_refine, exporter
 from serve.admin import add_administration, add_generations
 from serve.answer import Answer
 from serve.documentation import describe
@@ -105,6 +105,14 @@ def _add_search(app: FastAPI, gateway: Gateway) -> None:
     async def search(request: api.SearchRequest) -> Answer:
         """Search by words, picture, sound or any mixture."""
         return Answer(await gateway.search(request))
+
+    @app.get("/v1/suggest", response_model=api_refine.Suggestions, responses=ERRORS, tags=["search"])
+    @needs("search")
+    async def suggest(
+        q: Annotated[str, Query(min_length=1, max_length=200)], limit: Annotated[int, Query(ge=1, le=20)] = 8
+    ) -> Answer:
+        """Complete what somebody types: how titles begin, brands, categories; the most frequent first."""
+        return Answer(await gateway.suggest(q, limit))
 
     @app.post("/v1/recommend", response_model=api.Recommendation, responses=ERRORS, tags=["search"])
     @needs("search")

@@ -11,6 +11,7 @@ const user = remembered(localStorage, "user");
 const session = remembered(sessionStorage, "session");
 let picture = null; // data URL
 let turn = 0; // answers to older questions are dropped
+let typing = 0; // timer of the next suggestions
 
 let key = sessionStorage.getItem("key"); // an API key, where the service asks for one; gone with the tab
 let asking = null;
@@ -99,7 +100,8 @@ async function ask(waiting, question, words) {
     const answer = await question();
     if (mine !== turn) return;
     show(answer, $("results"));
-    say(answer.hits.length ? `${words} · ${answer.took_ms.toFixed(0)} ms` : "Nothing found.");
+    const read = answer.corrected ? ` · read as “${answer.corrected}”` : "";
+    say(answer.hits.length ? `${words}${read} · ${answer.took_ms.toFixed(0)} ms` : "Nothing found.");
   } catch (error) {
     if (mine === turn) say(error.message, true);
   }
@@ -114,6 +116,14 @@ function search() {
   if (text) body.text = text;
   if (picture) body.image = picture;
   return ask("Searching…", () => call("/v1/search", body), [text && `“${text}”`, picture && "your picture"].filter(Boolean).join(" and "));
+}
+
+async function suggest() {
+  const text = $("text").value;
+  if (!text.trim() || text.length > 200) return $("suggestions").replaceChildren();
+  const answer = await call(`/v1/suggest?q=${encodeURIComponent(text)}`).catch(() => null); // a search works without
+  if (!answer || $("text").value !== text) return;
+  $("suggestions").replaceChildren(...answer.suggestions.map((found) => Object.assign(document.createElement("option"), { value: found.text })));
 }
 
 function similar(hit) {
@@ -148,6 +158,10 @@ function choose(file) {
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   search();
+});
+$("text").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(suggest, 150);
 });
 $("file").addEventListener("change", () => {
   choose($("file").files[0]);

@@ -135,7 +135,7 @@ def test_what_others_can_reach_is_closed_without_any_key(open_service: Any):
 def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, database: Database):
     expected = {
         "search": {
-            "POST /v1/search", "POST /v1/recommend", "POST /v1/events", "GET /v1/generations",
+            "POST /v1/search", "GET /v1/suggest", "POST /v1/recommend", "POST /v1/events", "GET /v1/generations",
             "GET /v1/products/{product_id:path}", "GET /v1/products/{product_id:path}/similar",
             "GET /v1/products/{product_id:path}/image",
         },

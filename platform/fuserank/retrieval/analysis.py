@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _RUN = "\u1100-\u11ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-_MARKS = "\u0610-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0e7f"  # vowel signs, which `\\w` leaves out
-_PIECES = re.compile(f"(?P<run>[{_RUN}]+)|(?P<word>(?:(?![{_RUN}])[^\\W_]|[{_MARKS}])+)")
+MARKS = "\u0610-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0e7f"  # vowel signs, which `\\w` leaves out
+_PIECES = re.compile(f"(?P<run>[{_RUN}]+)|(?P<word>(?:(?![{_RUN}])[^\\W_]|[{MARKS}])+)")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _CLUSTER = re.compile(".[\u0300-\u036f\u3099\u309a]+|[^\x00-\x7f]", re.DOTALL)  # what normal forms may change
 _APOSTROPHE = re.compile("['\u2019\u02bc]s?(?![^\\W_])|['\u2019\u02bc]")
