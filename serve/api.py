@@ -150,7 +150,7 @@ class Explanation(BaseModel):
     fused_score: float
     lexical_score: float
     modality_scores: dict[str, float] = Field(description="score of each modality alone; left out where missing")
-    rank_before: int = Field(description="0-based rank by the fused score, before reranking")
+    rank_before: int = Field(description="0-based rank before reranking; with `sort`, in that order before grouping")
     rank_after: int = Field(description="0-based rank in the whole answer, pages before this one included")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -36,6 +37,7 @@ def record(random: np.random.Generator, row: int) -> dict[str, Any]:
         "in_stock": maybe(bool(random.integers(2))),
         "rating": maybe(float(random.integers(1, 6))),
         "review_count": maybe(int(random.integers(50))),
+        "updated_at": maybe(datetime(2026, 1, int(random.integers(1, 29)), tzinfo=UTC)),
     }
 
 
@@ -154,6 +156,7 @@ def test_sorted_with_missing_last_and_ties_by_relevance(chosen: Any, keys: list[
         parts: list[float] = []
         for name, descending in keys:
             value = products[i][name]
+            value = value.timestamp() if isinstance(value, datetime) else value
             parts.append(math.inf if value is None else float(value) * (-1 if descending else 1))
         return (*parts, -relevance[i], rows[i])
 
