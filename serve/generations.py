@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fuserank.errors import InputError, StageError, StoreError
+from fuserank.errors import InputError, StageError
 from fuserank.retrieval.generation import activate, current_folder, generation_ids, read_manifest
 from fuserank.store.database import Database
 from fuserank.store.generations import Generation
-from serve.held import BUSY_SECONDS, IDLE_SECONDS
+from serve.held import follow
 
 log = logging.getLogger("fuserank.serve")
 ALIVE_SECONDS = 5.0  # a replica that has said nothing for so long is gone
@@ -118,7 +118,7 @@ class Conductor:
         self._database, self._index, self._deployments = database, index, tuple(deployments)
         self._encoders = frozenset(encoders)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
+        self._thread = threading.Thread(target=follow, args=(self._look, self._stopped), name="conductor", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -126,20 +126,15 @@ class Conductor:
         self._stopped.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        busy = False
-        while not self._stopped.wait(BUSY_SECONDS if busy else IDLE_SECONDS):
+    def _look(self) -> bool:
+        """Do what is asked for; whether a generation is being made ready."""
+        asked = next((row for row in self._database.generations() if row.state == "warming"), None)
+        if asked is not None:
             try:
-                asked = next((row for row in self._database.generations() if row.state == "warming"), None)
-                busy = asked is not None
-                if asked is not None:
-                    self._conduct(asked)
-            except StoreError as error:
-                log.warning("the generations cannot be read: %s", error)
-                busy = False
-            except Exception:
-                log.exception("a generation could not be activated")
-                busy = False
+                self._conduct(asked)
+            except StageError as error:  # its folder is gone or damaged
+                self._refuse(asked, error.message)
+        return asked is not None
 
     def _conduct(self, asked: Generation) -> None:
         modalities = set(read_manifest(asked.folder)["modalities"]) & set(MEDIA)

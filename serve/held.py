@@ -26,6 +26,20 @@ REPORT_SECONDS = 1.0  # between two reports of the same
 DRAIN_SECONDS = 70.0  # a request may take a minute; then its generation goes
 
 
+def follow(look: Callable[[], bool], stopped: threading.Event) -> None:
+    """Look again and again, more often while `look` says that a generation is being made ready; failures are logged."""
+    busy = False
+    while not stopped.wait(BUSY_SECONDS if busy else IDLE_SECONDS):
+        try:
+            busy = look()
+        except StoreError as error:
+            log.warning("the generations cannot be read: %s", error)
+            busy = False
+        except Exception:
+            log.exception("the generations could not be followed")
+            busy = False
+
+
 class Held(Generic[T]):
     """Generation id → what this replica has opened of it. `active` is the id of the one that answers."""
 
@@ -58,7 +72,9 @@ class Held(Generic[T]):
         self._refused: dict[str, tuple[int | None, str]] = {}  # id → when it was asked for, and why it cannot be had
         self._reported: dict[str, tuple[bool, str | None, float]] = {}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="generations", daemon=True)
+        self._thread = threading.Thread(
+            target=follow, args=(self._look, self._stopped), name="generations", daemon=True
+        )
         rows = database.generations() if database else []
         active = next((row for row in rows if row.state == "active"), None)
         folder = Path(active.folder) if active else first
@@ -90,18 +106,6 @@ class Held(Generic[T]):
             self._thread.join()
         for part in self._parts.values():
             self._close(part)
-
-    def _follow(self) -> None:
-        busy = False
-        while not self._stopped.wait(BUSY_SECONDS if busy else IDLE_SECONDS):
-            try:
-                busy = self._look()
-            except StoreError as error:
-                log.warning("the generations cannot be read: %s", error)
-                busy = False
-            except Exception:
-                log.exception("the generations could not be followed")
-                busy = False
 
     def _look(self) -> bool:
         """Do what the database asks for; whether a generation is being made ready."""

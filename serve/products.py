@@ -114,7 +114,11 @@ class Products:
 
     def _end(self, embedder: Embedder) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: self._tasks.pop(embedder).cancel())
+            self._loop.call_soon_threadsafe(self._cancel, embedder)
+
+    def _cancel(self, embedder: Embedder) -> None:
+        if embedder in self._tasks:  # else it never ran
+            self._tasks.pop(embedder).cancel()
 
     def _write(self, kind: Kind, items: list[Any]) -> list[dict[str, Any]]:
         edits: dict[int, Edit] = {}

@@ -178,7 +178,7 @@ class Steps(Searcher):
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_text("the ledger is what a search goes on from", encoding="utf-8")
 
-    def restore(self, checkpoint_path: str) -> None:
+    def restore(self, checkpoint_path: str) -> None:  # Ray wants one; only Tuner.restore would call it
         raise NotImplementedError("a search goes on from its ledger")
 
 

@@ -92,6 +92,15 @@ def run_one(stage: str, file: Path, sets: list[str] | None, then: Callable[[Expe
     guarded(work)
 
 
+def run_action(module: str, action: str, file: Path, sets: list[str] | None, *arguments: object) -> None:
+    """Call what a command with subcommands is made of; no Ray is started."""
+
+    def work() -> None:
+        getattr(import_module(f"workloads.{module}"), action)(resolve(file, sets), *arguments)
+
+    guarded(work)
+
+
 def _add(stage: str, text: str) -> None:
     @app.command(stage, help=text)
     def command(config: File, set: Sets = None) -> None:
@@ -160,13 +169,13 @@ def create_key(
     set: Sets = None,
 ) -> None:
     """Make a key. It is shown this once; only its hash is kept."""
-    _keys("create", config, set, name, scope, days, rate)
+    run_action("keys", "create", config, set, name, scope, days, rate)
 
 
 @keys.command("list")
 def list_keys(config: File, set: Sets = None) -> None:
     """Show the keys there are, without their secrets."""
-    _keys("show", config, set)
+    run_action("keys", "show", config, set)
 
 
 @keys.command("rotate")
@@ -177,28 +186,19 @@ def rotate_key(
     set: Sets = None,
 ) -> None:
     """Make a new key in the place of another."""
-    _keys("rotate", config, set, key, grace_hours)
+    run_action("keys", "rotate", config, set, key, grace_hours)
 
 
 @keys.command("revoke")
 def revoke_key(key: Annotated[str, typer.Argument(help="the key's id")], config: File, set: Sets = None) -> None:
     """End a key at once."""
-    _keys("revoke", config, set, key)
-
-
-def _keys(action: str, file: Path, sets: list[str] | None, *arguments: object) -> None:
-    def work() -> None:
-        from workloads import keys as workload
-
-        getattr(workload, action)(resolve(file, sets), *arguments)
-
-    guarded(work)
+    run_action("keys", "revoke", config, set, key)
 
 
 @generations.command("list")
 def list_generations(config: File, set: Sets = None) -> None:
     """Show the generations on disk and which one answers."""
-    _generations("show", config, set)
+    run_action("generations", "show", config, set)
 
 
 @generations.command("activate")
@@ -206,13 +206,13 @@ def activate_generation(
     generation: Annotated[str, typer.Argument(help="its id")], config: File, set: Sets = None
 ) -> None:
     """Have the running service answer from a generation; no request is lost, and none mixes two."""
-    _generations("activate", config, set, generation)
+    run_action("generations", "activate", config, set, generation)
 
 
 @generations.command("rollback")
 def rollback_generation(config: File, set: Sets = None) -> None:
     """Activate the generation that answered before."""
-    _generations("rollback", config, set)
+    run_action("generations", "rollback", config, set)
 
 
 @generations.command("compare")
@@ -224,16 +224,7 @@ def compare_generations(
     set: Sets = None,
 ) -> None:
     """Ask two generations the logged queries: overlap, what moved most, time."""
-    _generations("compare", config, set, generation, to, queries)
-
-
-def _generations(action: str, file: Path, sets: list[str] | None, *arguments: object) -> None:
-    def work() -> None:
-        from workloads import generations as workload
-
-        getattr(workload, action)(resolve(file, sets), *arguments)
-
-    guarded(work)
+    run_action("generations", "compare", config, set, generation, to, queries)
 
 
 @app.command()

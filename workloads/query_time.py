@@ -19,9 +19,10 @@ from fuserank import config
 from fuserank.artifacts import stage_folder, write_json
 from fuserank.config import Experiment
 from fuserank.features.featurizer import Featurizer
+from fuserank.models.candidates import candidate_features, feature_names
 from fuserank.models.checkpoint import load_model, load_weights
 from fuserank.models.fused import FusedModel
-from fuserank.models.reranker import Reranker, candidate_features, feature_names
+from fuserank.models.reranker import Reranker
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.lexical import LexicalIndex
 from fuserank.retrieval.pipeline import Retriever, SearchRequest

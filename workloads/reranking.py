@@ -15,8 +15,9 @@ from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.positions import position_propensities
 from fuserank.feedback.search_sessions import Pasts
 from fuserank.losses.listwise import click_gains
+from fuserank.models.candidates import feature_names, personal_features
 from fuserank.models.fused import FusedModel
-from fuserank.models.reranker import Reranker, feature_names, personal_features
+from fuserank.models.reranker import Reranker
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.lexical import LexicalIndex

@@ -17,8 +17,9 @@ from fuserank.features.batch import collate
 from fuserank.features.featurizer import FeatureSettings, Featurizer
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.models.build import build_model
+from fuserank.models.candidates import feature_names
 from fuserank.models.checkpoint import save_model, save_weights
-from fuserank.models.reranker import Reranker, feature_names
+from fuserank.models.reranker import Reranker
 from fuserank.records.schema import PRODUCT
 from fuserank.retrieval.generation import activate, current_generation, write_generation
 from fuserank.training.encode import autocast

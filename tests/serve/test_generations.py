@@ -140,6 +140,16 @@ def test_one_that_cannot_be_opened_is_refused_with_the_reason(
     wait_for(lambda: all(one.active == "g2" for one in replicas["held"].values()))
 
 
+def test_one_whose_folder_is_damaged_is_refused(index: Path, database: Database, replicas: dict[str, Any]):
+    (index / "generations" / "g2" / MANIFEST).write_text("{")
+    database.warm_generation("g2")
+    wait_for(lambda: state(database, "g2") == "ready")
+    (reason,) = [row.reason for row in database.generations() if row.id == "g2"]
+    assert reason is not None
+    assert "is not a generation" in reason
+    assert [one.active for one in replicas["held"].values()] == ["g1"] * 3
+
+
 def test_one_with_a_modality_that_has_no_encoder_is_refused(index: Path, database: Database, replicas: dict[str, Any]):
     make(index, "g4", ("text", "audio", "price"))
     ask_for(database, index, "g4")

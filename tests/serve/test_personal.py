@@ -11,8 +11,9 @@ import torch
 from fastapi.testclient import TestClient
 
 from fuserank.feedback.behaviour import Behaviour
+from fuserank.models.candidates import feature_names
 from fuserank.models.checkpoint import load_reranker, save_weights
-from fuserank.models.reranker import Reranker, feature_names
+from fuserank.models.reranker import Reranker
 from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.pipeline import Candidates
 from fuserank.retrieval.rerank_inputs import rerank, rerank_inputs

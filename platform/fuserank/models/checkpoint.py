@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fuserank.errors import ConfigError, ModelError
 from fuserank.models.build import rebuild_model
+from fuserank.models.candidates import feature_names
 from fuserank.models.fused import FusedModel
-from fuserank.models.reranker import Reranker, feature_names
+from fuserank.models.reranker import Reranker
 
 WEIGHTS = "model.safetensors"
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fuserank.models.candidates import word_share
+
 Kind = Literal["none", "linear", "rrf"]
 RRF_K = 60
 
@@ -38,11 +40,6 @@ class Hybrid:
         found = lexical > 0
         words = np.where(found, 1 / (RRF_K + _ranks(lexical)), 0)
         return (1 / (RRF_K + _ranks(fused)) + self.weight * words).astype(np.float32)
-
-
-def word_share(lexical: np.ndarray) -> np.ndarray:
-    """[K] of the best word score among them: 1 for the best, 0 without a common word."""
-    return lexical / max(float(lexical.max(initial=0)), 1e-6)
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:

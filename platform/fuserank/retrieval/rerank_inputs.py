@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fuserank.feedback.behaviour import Behaviour
-from fuserank.models.reranker import candidate_features
+from fuserank.models.candidates import candidate_features
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.delta import LiveCatalogue
 from fuserank.retrieval.pipeline import Candidates

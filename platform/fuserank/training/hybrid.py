@@ -4,7 +4,7 @@ kept only if cross-validation over queries shows that it helps."""
 import numpy as np
 import torch
 
-from fuserank.models.reranker import feature_names
+from fuserank.models.candidates import feature_names
 from fuserank.training.rerank import Lists, cross_folds, lifts, ndcg, proven
 
 STEPS = tuple(0.1 * 1.4**n for n in range(17))  # in spreads of the fused score; 0 is tried too

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fuserank.models.reranker import AFFINITY, BEHAVIOUR, Context, Reranker, candidate_features, feature_names
+from fuserank.models.candidates import AFFINITY, BEHAVIOUR, candidate_features, feature_names
+from fuserank.models.reranker import Context, Reranker
 
 MODALITIES = ("text", "image")
 B, K, F, M, D, E, T = 3, 7, 12, 2, 5, 6, 4

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fuserank.models.reranker import feature_names
+from fuserank.models.candidates import feature_names
 from fuserank.training.hybrid import SCORE, SHARE, fit_hybrid
 from fuserank.training.rerank import Lists, ndcg, pad_lists
 
