@@ -174,8 +174,8 @@ def main() -> None:
     results = [matrix.run(cell) for cell in planned]
     if not any("error" in result for result in results):
         ranked = [r for r in results if r["cell"]["row"].startswith("fashion fusion")]
-        more = further(finalists(ranked)) if len(ranked) == len(FUSIONS) else []
-        results += [matrix.run(cell) for cell in more if options.only in cell.name]
+        more = further(finalists(ranked) if len(ranked) == len(FUSIONS) else [])
+        results += [matrix.run(c) for c in more if options.only in c.name and matrix.has_data(c)]
     show(results)
     if any("error" in result for result in results):
         sys.exit("some cells failed; run the same command again to repeat them.")
