@@ -36,7 +36,7 @@ FLOORS: dict[str, set[str]] = {
     "losses": BASE,
     "evaluation": BASE | {"records"},
     "store": BASE | {"records"},
-    "feedback": BASE | {"records", "store", "evaluation"},
+    "feedback": BASE | {"records", "store", "evaluation", "models"},
     "training": BASE | {"records", "features", "feedback", "models", "losses", "evaluation"},
     "retrieval": BASE | {"records", "features", "feedback", "models", "store"},
 }

@@ -32,7 +32,7 @@ def _index(experiment: Experiment, folder: Path) -> dict:
     from fuserank.training.encode import encode_table
     from fuserank.training.splits import open_splits
     from fuserank.training.supervised import fused_table
-    from workloads import reranking
+    from workloads import recommending, reranking
 
     preprocess = stage_folder(experiment, "preprocess")
     trained = stage_folder(experiment, "train") / "model"
@@ -56,6 +56,11 @@ def _index(experiment: Experiment, folder: Path) -> dict:
         )
         save_weights(reranker, staged / "reranker.safetensors")
         behaviour.save(staged)
+        fused = fused_table(model, (vectors, mask), device).cpu().numpy()
+        follow = {}
+        if model.recommender is not None:
+            ids = products["product_id"].to_pylist()
+            follow = recommending.fit(preprocess, staged, model.recommender.cpu(), ids, fused, experiment.seed)
         tools = Path(scratch) / "featurizer"
         featurizer.save(tools)
         identity = write_generation(
@@ -63,7 +68,7 @@ def _index(experiment: Experiment, folder: Path) -> dict:
             products=products,
             modality_vectors=vectors.numpy(),
             mask=mask.numpy(),
-            vectors=fused_table(model, (vectors, mask), device).cpu().numpy(),
+            vectors=fused,
             texts=texts,
             model_folder=staged,
             featurizer_folder=tools,
@@ -77,9 +82,10 @@ def _index(experiment: Experiment, folder: Path) -> dict:
                 "candidates": experiment.index.candidates,
                 "hybrid": dataclasses.asdict(hybrid),
                 "reranker": lift,
+                "recommender": follow,
             },
         )
-    return {"generation": identity, "products": products.num_rows, "reranker": lift}
+    return {"generation": identity, "products": products.num_rows, "reranker": lift, "recommender": follow}
 
 
 def answering(experiment: Experiment) -> list[str]:

@@ -15,7 +15,10 @@ from fuserank import config
 from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.batch import collate
 from fuserank.features.featurizer import FeatureSettings, Featurizer
+from fuserank.feedback import recommendations
 from fuserank.feedback.behaviour import Behaviour
+from fuserank.feedback.neighbours import Neighbours
+from fuserank.feedback.recommendations import Blend
 from fuserank.models.build import build_model
 from fuserank.models.candidates import feature_names
 from fuserank.models.checkpoint import save_model, save_weights
@@ -101,6 +104,8 @@ def build_run(root: Path) -> config.Experiment:
     ).eval()
     save_model(model, root / "model")
     Behaviour.nothing(len(documents)).save(root / "model")
+    nothing = np.zeros(len(documents), np.int64)
+    recommendations.save(root / "model", Neighbours.count([], len(documents)), nothing, Blend())
     save_weights(Reranker(len(feature_names(MODALITIES))), root / "model" / "reranker.safetensors")
     vectors, mask = np.zeros((len(documents), 4, 32), np.float32), np.zeros((len(documents), 4), bool)
     texts = [featurizer.product_text(document) for document in documents]

@@ -88,7 +88,7 @@ def test_recommendation_counts_users(finished):
     assert found["users"] == 10  # two users have a single event
     assert found["left_out"] == 2
     users = pq.read_table(run / "evaluate" / "per_user.parquet")
-    assert set(users["system"].to_pylist()) == {"recommender", "neighbours", "popularity"}
+    assert set(users["system"].to_pylist()) == {"recommended", "recommender", "neighbours", "popularity"}
     assert min(users["rank"].to_pylist()) >= 1
 
 

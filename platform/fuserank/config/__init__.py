@@ -9,7 +9,19 @@ from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
 from fuserank.config.guard import Guard
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
-from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, PretrainTask, Serve, Store, Tracking, Train, Tune
+from fuserank.config.runs import (
+    Evaluate,
+    Index,
+    Policy,
+    Pretrain,
+    PretrainTask,
+    Recommend,
+    Serve,
+    Store,
+    Tracking,
+    Train,
+    Tune,
+)
 from fuserank.config.watch import Watch
 
 __all__ = [
@@ -30,6 +42,7 @@ __all__ = [
     "Preprocess",
     "Pretrain",
     "PretrainTask",
+    "Recommend",
     "Records",
     "Serve",
     "Split",

@@ -75,12 +75,13 @@ class AttributesEncoder(Section):
 
 
 class RecommenderModel(Section):
-    """M_R: a causal transformer over the user's recent events on fused product vectors."""
+    """M_R: a causal transformer over the user's recent events on fused product vectors and learnt ids."""
 
     events: Positive = 20  # how far back it looks
     layers: Positive = 2
     heads: Positive = 4
     dropout: Fraction = 0.2
+    ids: bool = True  # what is learnt of each product besides its content; new products have content alone
 
 
 _MODALITIES = ("text", "image", "audio", "price", "attributes")  # as in records/schema.py, which needs pyarrow

@@ -46,6 +46,17 @@ class Refine(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
 
 
+class Recommend(Section):
+    """After refining: the recommender learns on by itself, on fused vectors that stand still."""
+
+    epochs: Annotated[int, Field(ge=0)] = 20  # over the histories; 0 leaves it out
+    batch_size: Positive = 256  # histories a step
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Weight = 0.01
+    negatives: Annotated[int, Field(ge=0)] = 0  # products sampled beside a step's own; 0: the whole catalogue
+    id_dropout: Fraction = 0.1  # chance that a product has to do without its id, so that content learns to stand alone
+
+
 class Train(Section):
     """Supervised training of encoders, fusion and recommender together, on Ray Train."""
 
@@ -60,6 +71,7 @@ class Train(Section):
     bank: Annotated[int, Field(ge=0)] = 1024  # further products a step, by their encoder outputs of this epoch
     mined: Fraction = 0.0  # share of the bank that is hard negatives: what ranks high for a query and is no answer
     refine: Refine = Refine()
+    recommend: Recommend = Recommend()
     sequences: Annotated[int, Field(ge=0)] = 32  # user histories a step, for the recommender
     token_dropout: Fraction = 0.1  # share of the words and attribute values that each step hides
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -14,6 +14,7 @@ LABELS = {
     "retriever": "retriever's order",
     "reranked": "reranked (nobody in particular)",
     "personal": "personalised (reranked for the user)",
+    "recommended": "recommended (M_R + neighbours + popularity)",
     "recommender": "M_R",
     "neighbours": "item kNN",
     "popularity": "popularity",

@@ -18,10 +18,12 @@ def mask_items(mask: Tensor, draws: Tensor, share: float = 0.2) -> Tensor:
     return mask & ((drawn < share) | least) & (mask.sum(1, keepdim=True) >= 2)
 
 
-def masked_item_loss(told: Tensor, products: Tensor, rows: Tensor, hidden: Tensor, scale: Tensor | float) -> Tensor:
+def masked_item_loss(
+    told: Tensor, products: Tensor, rows: Tensor, hidden: Tensor, scale: Tensor | float = 1.0
+) -> Tensor:
     """
     Args:
-        told: [B, T, E] vectors at each event; products: [N, E] catalogue.
+        told: [B, T, W] vectors at each event; products: [N, W] catalogue.
         rows: [B, T] row of each event's product; hidden: [B, T] bool.
         scale: 1 / temperature.
 

@@ -26,6 +26,7 @@ def build_model(
     boundaries: list[float],
     attributes: int = 0,
     listening: Mapping[str, Any] | None = None,
+    products: int = 0,
 ) -> FusedModel:
     """A new model, pretrained weights loaded where the config names them.
 
@@ -33,6 +34,7 @@ def build_model(
         vocabulary: number of token ids; tokens: longest text; mels: mel bands; boundaries: log-price quantiles;
             attributes: number of known attribute values; a shop without any gets no attributes encoder.
             listening: `span` and `masked` of the features of a Hugging Face audio model.
+            products: rows of the catalogue, for the recommender's ids.
 
     Raises:
         ModelError: a named model or weights cannot be loaded.
@@ -63,7 +65,7 @@ def build_model(
     if (known := encoders.attributes) is not None and attributes > 0:
         modules["attributes"] = AttributesEncoder(attributes, known.hidden)
         described["attributes"] = {"vocabulary": attributes, "hidden": known.hidden}
-    return _assemble(modules, described, encoders, fusion)
+    return _assemble(modules, described, encoders, fusion, products)
 
 
 def _audio_model(name: str, listening: Mapping[str, Any] | None) -> HuggingFaceAudioEncoder:
@@ -79,10 +81,15 @@ def headless_model(encoders: config.Encoders, fusion: config.Fusion, widths: Map
 
 
 def _assemble(
-    modules: dict[str, nn.Module], described: dict[str, Any], encoders: config.Encoders, fusion: config.Fusion
+    modules: dict[str, nn.Module],
+    described: dict[str, Any],
+    encoders: config.Encoders,
+    fusion: config.Fusion,
+    products: int = 0,
 ) -> FusedModel:
-    recommender = encoders.recommender
-    numbers = None if recommender is None else {**recommender.model_dump(), "width": fusion.width}
+    numbers = None
+    if (told := encoders.recommender) is not None:
+        numbers = {**told.model_dump(exclude={"ids"}), "width": fusion.width, "products": products if told.ids else 0}
     description = {"encoders": described, "width": fusion.width, "kind": fusion.kind, "recommender": numbers}
     description["projection_layers"] = fusion.projection_layers
     return FusedModel(modules, fusion.width, fusion.kind, description, numbers, fusion.projection_layers)

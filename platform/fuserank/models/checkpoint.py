@@ -97,7 +97,8 @@ def load_fitting(model: FusedModel, folder: Path, without: Collection[str] = ())
             f"{folder} is not a trained model: {error}", "Give a folder such as runs/<name>/train/model."
         ) from error
     left = tuple(f"{part}.{modality}." for modality in without for part in ("encoders", "projections"))
-    weights = {name: w for name, w in weights.items() if not name.startswith(left or ("\0",))}
+    left += ("recommender.ids.",)  # of that shop's rows
+    weights = {name: w for name, w in weights.items() if not name.startswith(left)}
     mine = model.state_dict()
     fits = {name: w for name, w in weights.items() if name in mine and w.shape == mine[name].shape}
     there = {name.split(".")[1] for name in weights if name.startswith("encoders.")}

@@ -45,7 +45,7 @@ class Objective(nn.Module):
         self.mined = mined
         self.weights, self.unjudged = weights, loss.unjudged
         self.modality_dropout = modality_dropout
-        heads = [*model.modalities, "fused", "align", "recommend"]
+        heads = [*model.modalities, "fused", "align"]
         self.encoded: dict[str, Tensor] = {}
         start = -math.log(loss.temperature)
         self.scales = nn.ParameterDict(
@@ -145,14 +145,14 @@ class Objective(nn.Module):
         return torch.stack(found).mean() if found else vectors.sum() * 0
 
     def _recommend(self, batch: Batch, products: Tensor, table: Tensor) -> Tensor:
-        assert self.model.recommender is not None
+        recommender = self.model.recommender
+        assert recommender is not None
         live = table.index_copy(0, batch.rows, products.to(table.dtype))  # this batch's products carry gradients
+        known = recommender.table(live)
         rows, mask = batch.history["rows"], batch.history["mask"]
         own = torch.from_numpy(self.group.share(len(rows))).to(rows.device)
-        items = live[rows[own, :-1].clamp(min=0)]
+        items = known[rows[own, :-1].clamp(min=0)]
         with SeededDropout(batch.history["keys"][own]):
-            mine = self.model.recommender(
-                items, batch.history["types"][own, :-1], batch.history["gaps"][own, :-1], mask[own, :-1]
-            )
+            mine = recommender(items, batch.history["types"][own, :-1], batch.history["gaps"][own, :-1], mask[own, :-1])
         users = self.group.collect(mine, len(rows))
-        return next_item_loss(users, live, rows[:, 1:], mask[:, 1:], self.scale("recommend"))
+        return next_item_loss(users, known, rows[:, 1:], mask[:, 1:])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from fuserank import config
 from fuserank.errors import ModelError
@@ -39,6 +40,7 @@ def new_model(experiment: config.Experiment, preprocess: Path, pretrained: Path 
         list(settings.price_edges),
         len(settings.attributes.values),
         None if (of := settings.extractor) is None else {"span": of.span, "masked": of.masked},
+        sum(pq.read_metadata(part).num_rows for part in (preprocess / "features").glob("*.parquet")),
     )
     if "image" in model.modalities:
         model.encoders["image"].check_size(*settings.image_size)  # type: ignore[operator]

@@ -6,23 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
 from fuserank import config
+from fuserank.feedback.questions import questions
 from fuserank.models.adapt import Adaptation
 from fuserank.models.checkpoint import save_model, save_tensors
 from fuserank.models.fused import FusedModel
+from fuserank.records.splits import VALIDATION
 from fuserank.training.cached import SIDES, open_overlay
+from fuserank.training.encode import encode_table
 from fuserank.training.loop import Fit
 from fuserank.training.refine import refine
+from fuserank.training.sequential import fit_recommender
 from fuserank.training.session import Session
 from fuserank.training.splits import open_splits
 from fuserank.training.start import adapt_encoders, describe, new_model
 from fuserank.training.state import FILE, WHOLE, capture, load_state, write_state
-from fuserank.training.supervised import Supervised, new_fit
+from fuserank.training.supervised import Supervised, fused_table, new_fit
 from fuserank.training.tracking import Tracker
+
+RECOMMEND = "recommend.state"  # of the recommender's own part, until it is done
 
 
 def train_worker(values: dict[str, Any]) -> None:
@@ -98,6 +106,9 @@ def train_worker(values: dict[str, Any]) -> None:
         score = refine(job, log).get("ndcg@10", 0.0)
         if tracker is not None:
             tracker.close()
+    following = {}
+    if stopped is None:
+        following = _recommend(job, Path(values["preprocess"]), Path(values["out"]), session)
     trained = _weights(model, fit)
 
     def write(folder: Path) -> None:
@@ -110,9 +121,38 @@ def train_worker(values: dict[str, Any]) -> None:
         export(whole, parts, folder / "model")
 
     report = {"epoch": fit.epoch, "best_epoch": best["epoch"], "best": score, "parameters": counts}
-    report |= {"scores": scores, "stopped": stopped}
+    report |= {"scores": scores, "stopped": stopped, "recommend": following}
     session.report(report, write)
     end.cleanup()
+    if session.first:
+        shutil.rmtree(Path(values["out"]) / RECOMMEND, ignore_errors=True)
+
+
+def _recommend(job: Supervised, preprocess: Path, out: Path, session: Session) -> dict[str, float]:
+    """The recommender's own part; every worker does all of it, alike. Returns its validation metrics."""
+    options, histories, model = job.experiment.train, job.splits.train.histories, job.model
+    if model.recommender is None or histories is None or not options.recommend.epochs:
+        return {}
+    products = job.splits.train.products
+    rows = np.arange(len(products.ids))
+    catalogue = encode_table(model, products, rows, job.splits.columns, "product", job.device, group=job.group)
+    asked, _ = questions(pq.read_table(preprocess / "events.parquet"), products.ids, VALIDATION)
+    tracker = Tracker(out, "recommend", job.experiment.tracking) if session.first else None
+    found = fit_recommender(
+        model.recommender,
+        fused_table(model, catalogue, job.device).clone(),
+        histories,
+        list(asked.values()),
+        options.recommend,
+        job.experiment.seed,
+        job.device,
+        tracker.log if tracker is not None else (lambda *_: None),
+        out / RECOMMEND if session.first else None,
+        options.keep,
+    )
+    if tracker is not None:
+        tracker.close()
+    return found
 
 
 def compile_encoders(model: FusedModel) -> None:

@@ -19,6 +19,7 @@ from fuserank.models.encoders.image import ImageEncoder
 from fuserank.models.encoders.text import TextEncoder
 from fuserank.models.fused import FusedModel
 from fuserank.models.fusion import FUSIONS
+from fuserank.models.recommender import UNKNOWN
 
 EDGES, KNOWN = [1.0, 2.0, 3.0], 7
 INPUTS: dict[str, dict[str, torch.Tensor]] = {
@@ -75,9 +76,10 @@ def test_round_trip_of_every_fusion(kind: str, tmp_path: Path) -> None:
     loaded = same_after_a_round_trip(model, tmp_path / "model")
     assert loaded.recommender is not None
     assert model.recommender is not None
-    items, mask = torch.randn(2, 3, model.out_width), torch.tensor([[True] * 3, [True, False, False]])
+    rows, mask = torch.randn(2, 3, model.out_width), torch.tensor([[True] * 3, [True, False, False]])
     types, gaps = torch.tensor([[1, 2, 4], [1, 0, 0]]), torch.tensor([[0.0, 70.0, 9e5], [0.0, 0, 0]])
-    users = [m.recommender.eval().user_vectors(items, types, gaps, mask) for m in (model, loaded)]  # type: ignore[union-attr]
+    both = [m.recommender.eval() for m in (model, loaded)]  # type: ignore[union-attr]
+    users = [r.user_vectors(r.table(rows, torch.full((2, 3), UNKNOWN)), types, gaps, mask) for r in both]
     assert torch.equal(*users)
 
 

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fuserank.models.recommender import GAPS, Recommender
+from fuserank.models.recommender import GAPS, UNKNOWN, Recommender
 from fuserank.records.schema import EVENT_TYPES
 
-USERS, EVENTS, WIDTH = 3, 6, 12
+USERS, EVENTS, WIDTH = 3, 6, 16
 
 
 @pytest.fixture
 def recommender() -> Recommender:
     torch.manual_seed(0)
-    return Recommender(WIDTH, 16, EVENTS, layers=2, heads=2, dropout=0.1).eval()
+    return Recommender(12, WIDTH, EVENTS, layers=2, heads=2, dropout=0.1, products=5).eval()
 
 
 def history() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -31,7 +31,7 @@ def test_the_future_is_unseen(recommender: Recommender) -> None:
     before = recommender(items, types, gaps, mask)
     for place in range(1, EVENTS):
         later = items.clone()
-        later[:, place:] += 1
+        later[:, place:] += torch.linspace(-1, 1, WIDTH)  # a shift of all alike would be normalised away
         after = recommender(later, types.roll(1, 0).where(torch.arange(EVENTS) >= place, types), gaps, mask)
         torch.testing.assert_close(after[:, :place], before[:, :place], atol=1e-5, rtol=1e-4)
         assert ((after[:, place:] - before[:, place:]).abs().amax(2) > 1e-4).all()
@@ -68,3 +68,21 @@ def test_no_event_is_no_user(recommender: Recommender) -> None:
     assert (users[1] == 0).all()
     assert users.isfinite().all()
     assert (users[0] != 0).any()
+
+
+def test_a_product_is_its_content_and_its_id(recommender: Recommender) -> None:
+    vectors = torch.randn(7, 12, generator=torch.Generator().manual_seed(2))
+    assert recommender.ids is not None
+    content = vectors @ recommender.item.weight.T + recommender.item.bias
+    whole = torch.cat([content[:5] + recommender.ids.weight, content[5:]])  # two came after training
+    torch.testing.assert_close(recommender.table(vectors), whole / whole.norm(dim=1, keepdim=True))
+    picked = recommender.table(vectors[:3], torch.tensor([4, UNKNOWN, 9]))
+    whole = content[:3] + torch.stack([recommender.ids.weight[4], *torch.zeros(2, WIDTH)])
+    torch.testing.assert_close(picked, whole / whole.norm(dim=1, keepdim=True))
+
+
+def test_without_ids_content_stands_alone() -> None:
+    recommender = Recommender(12, WIDTH, EVENTS, layers=1, heads=2, dropout=0.0)
+    vectors = torch.randn(7, 12)
+    assert recommender.ids is None
+    torch.testing.assert_close(recommender.table(vectors), torch.nn.functional.normalize(recommender.item(vectors)))

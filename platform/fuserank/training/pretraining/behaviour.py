@@ -1,6 +1,5 @@
 """Masked items over users' histories: the recommender's start, on the vectors that fresh fusion makes of products."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -19,23 +18,23 @@ from fuserank.training.pretraining.task import noise
 class MaskedItems(nn.Module):
     """The recommender, looking both ways, and the vector that stands for a hidden product."""
 
-    def __init__(self, model: FusedModel, group: Group = ALONE, temperature: float = 0.07):
+    def __init__(self, model: FusedModel, group: Group = ALONE):
         super().__init__()
         assert model.recommender is not None
         self.recommender, self.group = model.recommender, group
-        self.unknown = nn.Parameter(torch.randn(model.out_width) * 0.02)
-        self.scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.unknown = nn.Parameter(torch.randn(model.width) * 0.02)
 
     def forward(self, history: dict[str, Tensor], products: Tensor) -> dict[str, Tensor]:
         """rows, types, gaps, mask [B, T] and keys [B] of all workers' histories; [N, E] the catalogue."""
         rows, mask = history["rows"], history["mask"]
         hidden = mask_items(mask, uniform(history["keys"], TOKENS, rows.shape[1]))
         own = torch.from_numpy(self.group.share(len(rows))).to(rows.device)
-        items = torch.where(hidden[own, :, None], self.unknown, products[rows[own].clamp(min=0)])
+        table = self.recommender.table(products)
+        items = torch.where(hidden[own, :, None], self.unknown, table[rows[own].clamp(min=0)])
         with SeededDropout(history["keys"][own]):
             told = self.recommender(items, history["types"][own], history["gaps"][own], mask[own], causal=False)
         told = self.group.collect(told, len(rows))
-        return {"masked_item": masked_item_loss(told, products, rows, hidden, self.scale.exp().clamp(max=100))}
+        return {"masked_item": masked_item_loss(told, table, rows, hidden)}
 
 
 class BehaviourTask:
