@@ -67,14 +67,18 @@ class Plan:
         lag: int = 4,
         halving: Halving | None = None,
         cost: Callable[[dict[str, Any]], float] | None = None,
+        alike: bool = True,
     ):
         """
         Args:
             points: values to try first, in this order.
             lag: trial n waits for the results of trials up to n − lag.
             cost: values → what is to be minimised beside the score; makes the search multi-objective.
+            alike: scores of stopped trials are of the same measure as those of complete ones. If not, the search for
+                a front learns nothing of a stopped trial; with one objective they are ranked among themselves anyway.
         """
         self.space, self.trials, self.lag, self.halving, self.cost = space, trials, max(1, lag), halving, cost
+        self.alike = alike
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         maximize, minimize = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         directions = [maximize] if cost is None else [maximize, minimize]
@@ -120,7 +124,8 @@ class Plan:
 
     def _tell(self, number: int) -> None:
         trial, asked = self._done[number], self._asked[number]
-        if trial.score is None:
+        foreign = self.cost is not None and trial.stopped is not None and not self.alike
+        if trial.score is None or foreign:
             self._study.tell(asked, state=TrialState.FAIL)
         elif self.cost is not None:
             self._study.tell(asked, [trial.score, self._steps[number].cost or 0.0])

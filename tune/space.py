@@ -3,7 +3,8 @@
 `tune.space` says what may be chosen. A loss weight of 0 leaves its head out, and the search keeps it out; so does a
 modality that no product of the shop has. The fused loss keeps its weight: only the ratio of the others to it matters to
 AdamW. The recommender's weight is not searched, because a trial is judged by search. A trial on cached encoder outputs
-moves no encoder, so their learning rate and adaptation are searched only where trials train them.
+moves no encoder, so their learning rate and adaptation are searched only where trials train them. Keys of `index` are
+searched only where they are listed, because every trial is then judged by its answers (workloads/trial_answers.py).
 """
 
 import math
@@ -40,6 +41,9 @@ def space(experiment: Experiment, present: Collection[str] | None = None) -> dic
             kinds = [kind for kind in options.adaptations if _adapts(experiment, name, kind)]
             if kinds:
                 _choice(found, experiment, f"encoders.{name}.adaptation", kinds)
+    _choice(found, experiment, "index.hybrid", options.hybrids)
+    _range(found, experiment, "index.hybrid_weight", options.hybrid_weight)
+    _choice(found, experiment, "index.rerank_depth", options.rerank_depths)
     _choice(found, experiment, "index.candidates", options.candidates)
     _choice(found, experiment, "index.vectors", options.vectors)
     return found
@@ -80,7 +84,8 @@ def _range(
 ) -> None:
     if ends is not None:
         own = value(experiment, path)
-        found[path] = FloatDistribution(min(ends[0], own), max(ends[1], own), log=log)
+        low, high = min(ends[0], own), max(ends[1], own)
+        found[path] = FloatDistribution(low, high, log=log and low > 0)
 
 
 def _fits(experiment: Experiment, width: int) -> bool:

@@ -1,9 +1,9 @@
 """How long one query takes in what a trial would serve: measured alone, one query at a time, on one thread.
 
 Reads preprocess/ and what the trial left in tune/; writes tune/latency.json, from which an interrupted measurement goes
-on, and a scratch word index. A query's time runs from its features (of trials on cached outputs: from its encoder
-outputs, which are the same in all of them) to its answer in the reranker's order: gate, heads and fusion, vector and
-word search over the validation catalogue, candidates' features, reranker.
+on. A query's time runs from its features (of trials on cached outputs: from its encoder outputs, which are the same in
+all of them) to its answer in the reranker's order: gate, heads and fusion, vector and word search over the validation
+catalogue, one order out of both, candidates' features to the depth the trial has, reranker (one that reads features).
 """
 
 import json
@@ -11,35 +11,30 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from fuserank import config
-from fuserank.artifacts import stage_folder, write_json
+from fuserank.artifacts import write_json
 from fuserank.config import Experiment
-from fuserank.features.featurizer import Featurizer
-from fuserank.models.candidates import candidate_features, feature_names
-from fuserank.models.checkpoint import load_model, load_weights
+from fuserank.models.candidates import feature_names
 from fuserank.models.fused import FusedModel
 from fuserank.models.reranker import Reranker
-from fuserank.retrieval.catalogue import Catalogue
-from fuserank.retrieval.lexical import LexicalIndex
+from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
-from fuserank.retrieval.vectors import VectorIndex, chosen_kind
-from fuserank.training.cached import SIDES, headless, open_cache
+from fuserank.retrieval.rerank_inputs import placed, rerank, rerank_inputs
+from fuserank.retrieval.vectors import chosen_kind
+from fuserank.training.cached import headless, open_cache
 from fuserank.training.data import gather
-from fuserank.training.encode import autocast, encode_table, hidden_of, place
-from fuserank.training.splits import Splits, open_splits
-from fuserank.training.supervised import fused_table
+from fuserank.training.encode import autocast, hidden_of, place
+from fuserank.training.splits import Splits
 from tune.ledger import Trial
 from tune.search import limit_threads
-from workloads.index import query_texts
-from workloads.trials import CACHE, WEIGHTS, trial_folder
+from workloads.reranking import configured
+from workloads.trial_shop import CPU, TrialShop
 
 FILE = "latency.json"
-QUERIES, ROUNDS, WARM = 60, 3, 5
-CPU = torch.device("cpu")
+QUERIES, ROUNDS = 60, 3
+APPROXIMATE = 4096  # rows that an approximate search is taken to read
 
 
 def measure(experiment: Experiment, folder: Path, trials: list[Trial]) -> dict[int, float]:
@@ -53,81 +48,50 @@ def measure(experiment: Experiment, folder: Path, trials: list[Trial]) -> dict[i
     if todo:
         before = torch.get_num_threads()
         limit_threads(1)
-        shop = Shop(experiment, folder)
+        shop = TrialShop(experiment, folder)
         for trial in todo:
-            found[trial.number] = round(shop.milliseconds(trial), 4)
+            found[trial.number] = round(milliseconds(shop, config.update(experiment, trial.params), trial.number), 4)
             write_json(file, found)
         limit_threads(before)
     return found
 
 
-class Shop:
-    """The validation catalogue and queries that every trial is timed on."""
+def milliseconds(shop: TrialShop, chosen: Experiment, number: int) -> float:
+    """Median over queries, for what trial `number` trained with the experiment `chosen`."""
+    model = shop.model(chosen, number)
+    splits = shop.splits(model.modalities)
+    retriever = Retriever(shop.catalogue(model, splits, chosen.index.vectors), timed_hybrid(chosen))
+    reranker = Reranker(len(feature_names(model.modalities))).eval()
+    asked = splits.validation.query_rows[:QUERIES].tolist()
+    times = [[_once(shop, model, retriever, reranker, splits, query, chosen) for query in asked] for _ in range(ROUNDS)]
+    return float(np.median(np.min(times, axis=0))) * 1000
 
-    def __init__(self, experiment: Experiment, folder: Path):
-        preprocess = stage_folder(experiment, "preprocess")
-        self.experiment, self.folder, self.preprocess = experiment, folder, preprocess
-        featurizer, products = Featurizer.load(preprocess), pq.read_table(preprocess / "products.parquet")
-        self.words = query_texts(experiment)
-        self.cached = experiment.tune.training == "cached"
-        rows = self._splits(("text",)).validation.product_rows
-        self.products = products.take(pa.array(rows))
-        texts = [featurizer.product_text(row) for row in self.products.to_pylist()]
-        scratch = folder / "words"
-        scratch.mkdir(exist_ok=True)
-        self.lexical = LexicalIndex.build(texts, scratch, experiment.index.typos)
 
-    def milliseconds(self, trial: Trial) -> float:
-        """Median over queries."""
-        chosen = config.update(self.experiment, trial.params)
-        model = self._model(chosen, trial.number).eval()
-        splits = self._splits(model.modalities)
-        rows = splits.validation.product_rows
-        vectors, mask = encode_table(model, splits.train.products, rows, splits.columns, "product", CPU)
-        fused = fused_table(model, (vectors, mask), CPU).numpy()
-        kept = vectors.half().numpy()
-        index = VectorIndex.build(fused, chosen.index.vectors)
-        retriever = Retriever(Catalogue(self.products, fused, kept, mask.numpy(), index, self.lexical))
-        reranker = Reranker(len(feature_names(model.modalities))).eval()
-        asked = splits.validation.query_rows[:QUERIES]
-        times = [[self._once(model, retriever, reranker, splits, int(q), chosen) for q in asked] for _ in range(ROUNDS)]
-        return float(np.median(np.min(times, axis=0))) * 1000
+def timed_hybrid(chosen: Experiment) -> Hybrid:
+    """How words count while time is taken; a learnt weight, which `index` has yet to choose, costs what any does."""
+    return Hybrid("linear", chosen.index.hybrid_weight) if chosen.index.hybrid == "learnt" else configured(chosen)
 
-    def _once(
-        self,
-        model: FusedModel,
-        retriever: Retriever,
-        reranker: Reranker,
-        splits: Splits,
-        query: int,
-        chosen: Experiment,
-    ) -> float:
-        side = gather(splits.validation.queries, np.array([query]), model.modalities, splits.columns)
-        begin = time.perf_counter()
-        with torch.inference_mode():
-            with autocast(CPU):
-                vectors, mask = place(model, side, hidden_of(model, side), "query")
-            fused, heads = model.search_vectors(vectors.float(), mask)
-            request = SearchRequest(
-                self.words[query], fused[0].numpy(), heads[0].numpy(), candidates=chosen.index.candidates
-            )
-            found = retriever.search([request])[0]
-            found = found.first(chosen.index.rerank_depth)
-            features = candidate_features(found.score, found.lexical, found.modalities, found.mask)
-            reranker(torch.from_numpy(features)[None])[0].argsort(descending=True)
-        return time.perf_counter() - begin
 
-    def _model(self, chosen: Experiment, number: int) -> FusedModel:
-        folder = trial_folder(self.folder, number)
-        if not self.cached:
-            return load_model(folder / "model")
-        model = headless(chosen, open_cache(self.folder / CACHE, "product"))
-        load_weights(model, folder / WEIGHTS)
-        return model
-
-    def _splits(self, modalities: tuple[str, ...]) -> Splits:
-        product, query = (open_cache(self.folder / CACHE, side) if self.cached else None for side in SIDES)
-        return open_splits(self.preprocess, modalities, 0, product, query)
+def _once(
+    shop: TrialShop,
+    model: FusedModel,
+    retriever: Retriever,
+    reranker: Reranker,
+    splits: Splits,
+    query: int,
+    chosen: Experiment,
+) -> float:
+    side = gather(splits.validation.queries, np.array([query]), model.modalities, splits.columns)
+    begin = time.perf_counter()
+    with torch.inference_mode():
+        with autocast(CPU):
+            vectors, mask = place(model, side, hidden_of(model, side), "query")
+        fused, heads = (tensor[0].numpy() for tensor in model.search_vectors(vectors.float(), mask))
+    request = SearchRequest(shop.texts[query] or None, fused, heads, candidates=chosen.index.candidates)
+    found = retriever.search([request])[0]
+    seen = rerank_inputs(found.first(chosen.index.rerank_depth), heads, retriever.catalogue, shop.behaviour, [])
+    np.argsort(-placed(found.score, rerank(reranker, seen)), kind="stable")
+    return time.perf_counter() - begin
 
 
 def work(experiment: Experiment, cache: Path, catalogue: int) -> float:
@@ -137,16 +101,16 @@ def work(experiment: Experiment, cache: Path, catalogue: int) -> float:
     Args:
         catalogue: number of products.
     """
-    model = headless(experiment, open_cache(cache, "product"))
+    model, index = headless(experiment, open_cache(cache, "product")), experiment.index
     width, modalities = experiment.fusion.width, len(model.modalities)
     query = sum(p.numel() for m in ("text", "image", "audio") if m in model.modalities for p in _linear(model, m))
     heads = modalities * width * width
-    exact = chosen_kind(experiment.index.vectors, catalogue) == "flat"
-    searched = model.out_width * (catalogue if exact else 4096)
-    reranked = min(catalogue, 2 * experiment.index.candidates, experiment.index.rerank_depth) * (
-        modalities * width + 16 * (3 + 2 * modalities)
-    )
-    return (query + heads + searched + reranked) / 1000
+    searched = model.out_width * (catalogue if chosen_kind(index.vectors, catalogue) == "flat" else APPROXIMATE)
+    candidates = min(catalogue, 2 * index.candidates)
+    scored = candidates * (model.out_width + modalities * width)  # each by its fused vector and by every modality
+    reranker = sum(p.numel() for p in Reranker(len(feature_names(model.modalities))).parameters())
+    reranked = min(candidates, index.rerank_depth) * reranker
+    return (query + heads + searched + scored + reranked) / 1000
 
 
 def _linear(model: FusedModel, modality: str) -> list[torch.nn.Parameter]:

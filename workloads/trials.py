@@ -1,7 +1,9 @@
 """What one trial of `fuserank tune` is: a training above cached encoder outputs, or a whole training on Ray Train.
 
 Both read preprocess/ and the outputs of the pre-trained encoders in tune/cache/, which all trials share, and leave
-what they trained in tune/trials/<number>/. Neither imports torch before it is called in a trial's process.
+what they trained in tune/trials/<number>/. A trial's score is the validation nDCG@10 of the fused score; where keys of
+`index` are searched, it is that of the served order (trial_answers.py), and the fused score is what may stop it early.
+Neither imports torch before it is called in a trial's process.
 """
 
 import shutil
@@ -64,12 +66,23 @@ class CachedTraining:
     def prepare(self) -> None:
         from fuserank.training import cached  # noqa: F401
 
+        if config.validate(self.values).tune.space.of_index:
+            from workloads import trial_answers  # noqa: F401
+
     def __call__(self, params: dict[str, Any], watch: Watch) -> float:
         from fuserank.training.cached import train_on_cache
 
-        values = config.update(config.validate(self.values), params).model_dump(mode="json")
+        experiment = config.validate(self.values)
+        chosen = config.update(experiment, params)
         weights = trial_folder(self.folder, watch.number) / WEIGHTS
-        return train_on_cache(self.folder / CACHE, values, watch, weights)
+        score = train_on_cache(self.folder / CACHE, chosen.model_dump(mode="json"), watch, weights)
+        if not experiment.tune.space.of_index:
+            return score
+        from workloads.trial_answers import served_ndcg
+        from workloads.trial_shop import TrialShop
+
+        shop = TrialShop(experiment, self.folder)
+        return served_ndcg(shop, chosen, shop.model(chosen, watch.number))
 
 
 class WholeTraining:
@@ -102,6 +115,9 @@ class WholeTraining:
         metrics = run_trainer(train_worker, values, out, chosen.train, workers=chosen.train.workers)
         watch.history.extend(metrics["scores"])
         watch.stopped = metrics["stopped"]
+        score = metrics["best"]
+        if watch.stopped is None and chosen.tune.space.of_index:
+            score = self._served(chosen, out / "checkpoint" / "model")
         shutil.rmtree(out / "model", ignore_errors=True)
         if watch.stopped is None:
             shutil.move(out / "checkpoint" / "model", out / "model")
@@ -109,4 +125,12 @@ class WholeTraining:
             shutil.rmtree(out / rest, ignore_errors=True)
         if watch.stopped is not None:
             raise Stopped
-        return metrics["best"]
+        return score
+
+    def _served(self, chosen: Experiment, trained: Path) -> float:
+        from fuserank.models.checkpoint import load_model
+        from workloads.trial_answers import served_ndcg
+        from workloads.trial_shop import TrialShop
+
+        shop = TrialShop(config.validate(self.values), self.folder)
+        return served_ndcg(shop, chosen, load_model(trained).eval())

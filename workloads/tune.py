@@ -1,10 +1,10 @@
-"""`fuserank tune`: searches fusion, loss weights, learning rates, adaptation and depth of the reranker on Ray Tune.
+"""`fuserank tune`: searches fusion, loss weights, learning rates, adaptation, words and reranking on Ray Tune.
 
-Reads preprocess/ and pretrain/. Writes tune/: cache/ (encoder outputs, built once for all trials), trials.jsonl and
-latency.json (from which an interrupted search goes on), trials/<number>/ (what a trial trained), then trials.json,
-best.yaml and front/<number>.yaml (experiments that train as they stand) and report.html. Trials are judged by nDCG@10
-on the validation split only; trial 0 is the present config, so the winner is never worse there. Latency is measured
-alone, when no trial runs any more.
+Reads preprocess/ and pretrain/. Writes tune/: cache/ (encoder outputs, built once for all trials), words/ (a word index
+over the validation products, likewise), trials.jsonl and latency.json (from which an interrupted search goes on),
+trials/<number>/ (what a trial trained), then trials.json, best.yaml and front/<number>.yaml (experiments that train as
+they stand) and report.html. Trials are judged by nDCG@10 on the validation split only; trial 0 is the present config,
+so the winner is never worse there. Latency is measured alone, when no trial runs any more.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from tune.search import search
 from tune.space import space, starting_points
 from workloads.progress import say
 from workloads.trials import CachedTraining, WholeTraining, fill_cache, present_modalities, trial_settings
-from workloads.tune_report import METRIC, write_report
+from workloads.tune_report import metric_of, write_report
 
 
 def run(experiment: Experiment) -> dict:
@@ -47,6 +47,7 @@ def plan_of(experiment: Experiment, cache: Path, points: bool = True) -> Plan:
         2 * settings.concurrent,  # so that a long trial does not keep the others' places empty
         halving,
         _work(experiment, cache) if "latency_ms" in settings.objectives else None,
+        alike=not settings.space.of_index,
     )
 
 
@@ -61,20 +62,23 @@ def _work(experiment: Experiment, cache: Path):
 
 def _tune(experiment: Experiment, folder: Path) -> dict[str, Any]:
     from workloads.query_time import measure
+    from workloads.trial_shop import TrialShop
 
-    cache = fill_cache(experiment, folder)
+    cache, of_index = fill_cache(experiment, folder), experiment.tune.space.of_index
+    if of_index:
+        TrialShop(experiment, folder)  # builds the word index before trials open it
     plan = plan_of(experiment, cache)
     kind = CachedTraining if experiment.tune.training == "cached" else WholeTraining
     settings = trial_settings(experiment)
     trials = search(kind(folder, experiment), plan, folder, retries=experiment.tune.retries, say=say, **settings)
     latency = measure(experiment, folder, trials)
     winner, line = chosen(trials, latency, experiment.tune.latency_limit_ms), front(trials, latency)
-    shares = importance(trials, plan.space)
+    shares = importance([trial for trial in trials if trial.complete or not of_index], plan.space)
     _experiments(experiment, folder, winner, line)
     write_json(
         folder / "trials.json",
         {
-            "metric": METRIC,
+            "metric": metric_of(experiment),
             "best": winner.number,
             "front": [trial.number for trial in line],
             "importance": shares,

@@ -11,6 +11,11 @@ from tune.ledger import Trial
 METRIC = "validation ndcg@10"
 
 
+def metric_of(experiment: Experiment) -> str:
+    """What the scores of a search's complete trials are."""
+    return f"{METRIC} {'as served' if experiment.tune.space.of_index else 'of the fused score'}"
+
+
 def write_report(
     experiment: Experiment,
     file: Path,
@@ -22,15 +27,21 @@ def write_report(
 ) -> None:
     """Args: line: the Pareto front, the fastest first; shares: importance by parameter, empty if too few trials ran."""
     page = Page(f"{experiment.name}: search of {len(trials)} trials")
-    settings, first = experiment.tune, trials[0]
+    settings, first, metric = experiment.tune, trials[0], metric_of(experiment)
     failed = [trial for trial in trials if trial.error is not None]
     stopped = sum(trial.stopped is not None for trial in trials)
     page.text(
         f"{settings.algorithm}, objectives {', '.join(settings.objectives)}; "
         f"{len(trials) - len(failed) - stopped} trials complete, {stopped} stopped because they could not win, "
-        f"{len(failed)} failed. Judged by {METRIC}; the test split is not touched. Trial 0 is the config as it stood.",
+        f"{len(failed)} failed. Judged by {metric}; the test split is not touched. Trial 0 is the config as it stood.",
         "soft",
     )
+    if settings.space.of_index:
+        page.text(
+            "As served: words and reranker included, what they learn from validation queries asked of the others. "
+            "Trials are stopped early by the fused score, and a stopped one shows that.",
+            "soft",
+        )
     time = f", {latency[winner.number]:.2f} ms a query" if winner.number in latency else ""
     before = f" (trial 0: {first.score:.4f})" if first.score is not None else ""
     page.text(
@@ -39,7 +50,8 @@ def write_report(
     )
     kinds = [str(trial.params.get("fusion.kind", experiment.fusion.kind)) for trial in trials]
     scores = [trial.score for trial in trials]
-    page.plot(plots.trials(scores, kinds, METRIC), "Trials in order, and the best so far")
+    ended = [trial.stopped is not None for trial in trials]
+    page.plot(plots.trials(scores, kinds, ended, METRIC), "Trials in order, and the best complete one so far")
     timed = [trial for trial in trials if trial.number in latency and trial.complete]
     if timed:
         page.heading("Quality against latency")
@@ -64,7 +76,14 @@ def write_report(
     page.heading("Trials")
     names = list(first.params)
     page.table(
-        ["trial", METRIC, "ms", "seconds", "ended", *(name.rpartition(".")[2] for name in names)],
+        [
+            "trial",
+            METRIC,
+            "ms",
+            "seconds",
+            "ended",
+            *(name.removeprefix("loss.") if ".weights." in name else name.rpartition(".")[2] for name in names),
+        ],
         [_row(trial, latency.get(trial.number), names) for trial in trials],
         [place for place, trial in enumerate(trials) if trial.number == winner.number],
     )

@@ -40,6 +40,7 @@ _TRAIN_PARTS = (
     *("warmup", "weight_decay", "clip", "precision"),
 )
 _TUNE_READS = (*(f"train.{key}" for key in _TRAIN_PARTS), "index.candidates", "index.vectors", "tune")
+_ANSWERING = ("retrieval", "feedback/behaviour.py")  # what a trial is judged by where keys of `index` are searched
 
 # What the reranker learns from, beside what training reads.
 _SESSIONS = tuple(f"feedback/{name}.py" for name in ("behaviour", "history", "positions", "search_sessions"))
@@ -180,6 +181,11 @@ def digest(experiment: Experiment, stage: str) -> str:
         inputs["files"] = _raw_inputs(experiment)
     if stage == "tune" and experiment.tune.training == "whole":
         inputs["train"] = _value(experiment, "train")
+    of_index = experiment.tune.space.of_index
+    if stage == "tune" and (of_index or "latency_ms" in experiment.tune.objectives):
+        inputs["index"] = _value(experiment, "index")
+    if stage == "tune" and of_index:
+        inputs["answers"] = code_digest(_ANSWERING)
     if stage in ("pretrain", "tune", "train"):
         inputs["weights"] = named_weights(experiment)
     inputs["code"] = code_digest(what.code)

@@ -88,6 +88,22 @@ def test_staleness_by_config(experiment: config.Experiment, key: str) -> None:
     assert set(ran) == stale
 
 
+def test_a_search_over_keys_of_the_index_is_stale_with_all_it_answers_with(
+    experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all(experiment, "tune")
+    searched = config.update(experiment, {"tune.space.rerank_depths": [10]})
+    for key, value in (("index.hybrid", "none"), ("index.rerank_depth", 9)):
+        assert digest(config.update(experiment, {key: value}), "tune") == digest(experiment, "tune")
+        assert digest(config.update(searched, {key: value}), "tune") != digest(searched, "tune")
+    timed = config.update(experiment, {"tune.objectives": ["ndcg@10", "latency_ms"]})
+    assert digest(config.update(timed, {"index.rerank_depth": 9}), "tune") != digest(timed, "tune")
+    before, real = [digest(which, "tune") for which in (experiment, searched)], artifacts.code_digest
+    monkeypatch.setattr(artifacts, "code_digest", lambda parts: "new" if "retrieval" in parts else real(parts))
+    assert digest(experiment, "tune") == before[0]
+    assert digest(searched, "tune") != before[1]
+
+
 def test_staleness_by_code(experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     run_all(experiment)
     real = artifacts.code_digest

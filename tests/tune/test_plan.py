@@ -63,6 +63,20 @@ def test_what_is_known_is_not_handed_out_again():
     assert rest == {n: whole[n] for n in (*other, *range(12, 20))}
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_front_learns_of_stopped_trials_only_where_they_are_measured_alike(alike):
+    def run(shown: float) -> list[dict]:
+        plan, tried = Plan(SPACE, [], 30, "tpe", 7, lag=1, cost=lambda params: params["x"], alike=alike), []
+        while (step := plan.next()) is not None:
+            ended = 1 if step.number % 3 == 1 else None
+            found = shown if ended else score(step)
+            plan.finished(Trial(step.number, step.params, found, 1.0, None, ended, cost=step.cost))
+            tried.append(step.params)
+        return tried
+
+    assert (run(100.0) == run(-100.0)) is not alike
+
+
 def test_rungs():
     assert Halving(12, 1, 3).rungs() == [1, 3, 9]
     assert Halving(9, 1, 3).rungs() == [1, 3]

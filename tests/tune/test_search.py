@@ -53,6 +53,19 @@ def threads(params: dict, watch: Watch) -> float:
     return torch.get_num_threads()
 
 
+class Occupies:
+    """Writes to a folder when each trial began and ended."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, params: dict, watch: Watch) -> float:
+        begin = time.time()
+        time.sleep(0.5)
+        (self.folder / f"{watch.number}.times").write_text(f"{begin} {time.time()}")
+        return 1.0
+
+
 def same(params: dict, watch: Watch) -> float:
     return 1.0
 
@@ -113,6 +126,15 @@ def test_trials_compute_with_the_cpus_they_reserve(ray_cluster, tmp_path):
     both = search(threads, Plan(X, [], 2), tmp_path / "two", cpus=2)
     assert {trial.score for trial in alone} == {1.0}
     assert {trial.score for trial in both} == {2.0}
+
+
+@pytest.mark.parametrize(("cpus", "most"), [(1, 2), (2, 1)])
+def test_however_many_are_asked_for_trials_never_reserve_more_than_there_is(ray_cluster, tmp_path, cpus, most):
+    search(Occupies(tmp_path), Plan(X, [], 6, "random", lag=6), tmp_path, concurrent=6, cpus=cpus)
+    times = [tuple(map(float, file.read_text().split())) for file in tmp_path.glob("*.times")]
+    assert len(times) == 6
+    at_once = [sum(begin <= moment < end for begin, end in times) for moment, _ in times]
+    assert max(at_once) == most
 
 
 def test_a_line_cut_off_by_a_kill_is_a_trial_that_has_not_run(tmp_path):

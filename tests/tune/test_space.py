@@ -79,7 +79,31 @@ def test_index_and_width():
         config.validate({"tune": {"space": {"weights": [2, 1]}}})
 
 
-@pytest.mark.parametrize("sets", [{}, WHOLE])
+INDEX = {"hybrids": ["none", "rrf"], "hybrid_weight": [0.05, 2.0], "rerank_depths": [10, 50]}
+
+
+def test_keys_of_the_index_are_searched_where_they_are_listed():
+    plain, listed = config.validate({}), config.validate({"tune": {"space": INDEX}})
+    assert not any(path.startswith("index.") for path in space(plain))
+    assert not plain.tune.space.of_index
+    names = space(listed)
+    assert names["index.hybrid"].choices == ("learnt", "none", "rrf")
+    assert names["index.rerank_depth"].choices == (200, 10, 50)
+    assert contains(names["index.hybrid_weight"], 0.3)
+    assert (names["index.hybrid_weight"].low, names["index.hybrid_weight"].high) == (0.05, 2.0)
+    for key, value in {**INDEX, "candidates": [9], "vectors": ["ivf"], "hybrid_weight": [0.1, 1]}.items():
+        one = config.validate({"index": {"hybrid": "linear"}, "tune": {"space": {key: value}}})
+        assert one.tune.space.of_index
+        assert len([path for path in space(one) if path.startswith("index.")]) == 1
+    own = {"hybrid": "linear", "hybrid_weight": 0.0}  # no logarithm of that
+    zero = space(config.validate({"index": own, "tune": {"space": {"hybrid_weight": [0.1, 1]}}}))
+    assert contains(zero["index.hybrid_weight"], 0.0)
+    for kind in ("learnt", "none"):
+        with pytest.raises(ConfigError, match="hybrid_weight counts for linear and rrf alone"):
+            config.validate({"index": {"hybrid": kind}, "tune": {"space": {"hybrid_weight": [0.1, 1]}}})
+
+
+@pytest.mark.parametrize("sets", [{}, WHOLE, {"tune": {"space": INDEX}}])
 def test_samples_are_valid_experiments(tmp_path, sets):
     experiment = config.validate(sets)
     plan = Plan(space(experiment), starting_points(experiment), 25, "random", lag=25)
@@ -90,6 +114,8 @@ def test_samples_are_valid_experiments(tmp_path, sets):
         loaded = config.load(tmp_path / "best.yaml")
         assert loaded.fusion.kind == step.params["fusion.kind"]
         assert loaded.loss.weights.text == step.params["loss.weights.text"]
+        assert loaded.index.hybrid == step.params.get("index.hybrid", "learnt")
+        assert loaded.index.rerank_depth == step.params.get("index.rerank_depth", 200)
 
 
 @pytest.mark.parametrize(

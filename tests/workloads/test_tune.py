@@ -13,14 +13,18 @@ from tests.workloads import tiny
 from tune.front import front
 from tune.ledger import Trial
 from workloads import train, tune
+from workloads.trial_answers import served_ndcg
+from workloads.trial_shop import TrialShop
+from workloads.trials import trial_settings
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     built = tiny.build_run(tmp_path_factory.mktemp("tune"), held_out="validation")
-    sets = {"tune.trials": 10, "tune.epochs": 4, "train.batch_size": 16, "tune.space.widths": [16, 32]}
+    sets = {"tune.trials": 8, "tune.epochs": 4, "train.batch_size": 16, "tune.space.widths": [16, 32]}
     sets |= {"train.epochs": 1, "train.refine.steps": 5, "train.cpus_per_worker": 1}
-    return config.update(built, sets | {"tune.space.candidates": [5], "tune.objectives": ["ndcg@10", "latency_ms"]})
+    sets |= {"tune.space.candidates": [5], "tune.space.hybrids": ["none", "linear"], "tune.space.rerank_depths": [3]}
+    return config.update(built, sets | {"tune.objectives": ["ndcg@10", "latency_ms"]})
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +39,28 @@ def found(experiment, manifest):
 
 def test_trials_and_winner(experiment, manifest, found):
     trials = found["trials"]
-    assert [trial["number"] for trial in trials] == list(range(10))
+    assert [trial["number"] for trial in trials] == list(range(8))
     assert all(trial["error"] is None for trial in trials)
     assert trials[0]["params"]["fusion.kind"] == experiment.fusion.kind
     complete = [trial for trial in trials if trial["stopped"] is None]
     assert found["best"] == max(complete, key=lambda trial: (trial["score"], -trial["number"]))["number"]
     assert manifest["summary"]["best"]["score"] >= manifest["summary"]["present"]["score"]
-    assert all(trial["score"] == pytest.approx(trial["history"][-1], abs=1e-6) for trial in trials)
+    stopped = [trial for trial in trials if trial["stopped"] is not None]
+    assert all(trial["score"] == pytest.approx(trial["history"][-1], abs=1e-6) for trial in stopped)
     assert all(len(trial["history"]) == (trial["stopped"] or 4) for trial in trials)
+
+
+def test_complete_trials_are_judged_by_the_answers_of_what_they_left(experiment, found):
+    folder = experiment.run / "tune"
+    shop = TrialShop(experiment, folder)
+    complete = [trial for trial in found["trials"] if trial["stopped"] is None]
+    assert {trial["params"]["index.hybrid"] for trial in complete} > {"learnt"}
+    trial = complete[-1]
+    chosen = config.update(experiment, trial["params"])
+    want = served_ndcg(shop, chosen, shop.model(chosen, trial["number"]))
+    assert trial["score"] == pytest.approx(want, abs=1e-6)
+    assert any(trial["score"] != pytest.approx(trial["history"][-1], abs=1e-3) for trial in complete)
+    assert found["metric"] == "validation ndcg@10 as served"
 
 
 def test_what_no_product_has_is_not_searched(found):
@@ -76,6 +94,14 @@ def test_best_is_a_valid_experiment_that_differs_only_where_searched(experiment,
     assert config.update(chosen, back) == experiment
     assert sorted(path.stem for path in (folder / "front").iterdir()) == sorted(map(str, found["front"]))
     assert config.load(folder / "front" / f"{found['front'][0]}.yaml").name == experiment.name
+
+
+def test_whole_trainings_at_once_are_as_many_as_have_room_for_their_workers(experiment, ray_cluster):
+    asked = config.update(experiment, {"tune.training": "whole", "tune.concurrent": 8, "train.cpus_per_worker": 1})
+    for workers, at_once in ((1, 2), (2, 1), (3, 1)):  # on two CPUs; three workers wait for a node that joins
+        assert trial_settings(config.update(asked, {"train.workers": workers})) == {"concurrent": at_once, "cpus": 0}
+    alone = config.update(experiment, {"tune.concurrent": 8, "tune.cpus_per_trial": 9})
+    assert trial_settings(alone) == {"concurrent": 8, "cpus": 2}  # Ray starts as many as fit
 
 
 def test_a_second_run_is_skipped(experiment, manifest):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -13,6 +14,8 @@ import pytest
 from fuserank import config
 from tests.workloads import tiny
 from workloads import tune
+from workloads.trial_answers import served_ndcg
+from workloads.trial_shop import TrialShop
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
 
@@ -81,3 +84,14 @@ def test_whole_trials(experiment, ray_cluster):
         )
     chosen = config.load(folder / "best.yaml")
     assert chosen == config.update(experiment, manifest["summary"]["best"]["params"])
+
+
+def test_a_whole_trial_is_judged_by_the_answers_of_what_it_trained(experiment, ray_cluster):
+    sets = {"name": "served", "tune.trials": 1, "train.workers": 1, "tune.space.rerank_depths": [3], "train.epochs": 1}
+    chosen = config.update(experiment, sets)
+    shutil.copytree(experiment.run / "preprocess", chosen.run / "preprocess")
+    shutil.copytree(experiment.run / "pretrain", chosen.run / "pretrain")
+    trial = tune.run(chosen)["summary"]["best"]
+    shop = TrialShop(chosen, chosen.run / "tune")
+    assert trial["score"] == pytest.approx(served_ndcg(shop, chosen, shop.model(chosen, 0)), abs=1e-6)
+    assert trial["score"] != pytest.approx(trial["history"][-1], abs=1e-4)  # which is of the fused score

@@ -58,6 +58,16 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _weight_counts(self) -> "Experiment":
+        kinds = {self.index.hybrid, *self.tune.space.hybrids}
+        if self.tune.space.hybrid_weight is not None and not kinds & {"linear", "rrf"}:
+            raise ValueError(
+                "tune.space.hybrid_weight counts for linear and rrf alone;"
+                " name one of them in tune.space.hybrids, or in index.hybrid"
+            )
+        return self
+
     @property
     def run(self) -> Path:
         """The run's folder."""

@@ -10,6 +10,7 @@ from fuserank.config.section import Fraction, Positive, Section, Weight
 from fuserank.config.watch import Watch
 
 VectorKind = Literal["auto", "flat", "hnsw", "ivf"]
+HybridKind = Literal["learnt", "linear", "rrf", "none"]
 PolicyKind = Literal["epsilon_greedy", "linucb", "thompson"]
 
 
@@ -114,8 +115,17 @@ class Space(Section):
     learning_rate: Range | None = (5e-4, 1e-2)  # train.learning_rate
     encoder_learning_rate: Range | None = (1e-4, 3e-3)  # train.encoder_learning_rate; of trials that train encoders
     adaptations: list[Adaptation] = []  # of every encoder that has the choice; of trials that train encoders
-    candidates: list[Positive] = []  # index.candidates, the depth of the reranker
+    hybrids: list[HybridKind] = []  # index.hybrid
+    hybrid_weight: Range | None = None  # index.hybrid_weight, of linear and rrf
+    rerank_depths: list[Positive] = []  # index.rerank_depth
+    candidates: list[Positive] = []  # index.candidates
     vectors: list[VectorKind] = []  # index.vectors
+
+    @property
+    def of_index(self) -> bool:
+        """Whether anything of `index` is searched: then trials are judged by what serving would answer."""
+        listed = self.hybrids or self.rerank_depths or self.candidates or self.vectors
+        return bool(listed) or self.hybrid_weight is not None
 
     @model_validator(mode="after")
     def _ordered(self) -> "Space":
@@ -126,7 +136,7 @@ class Space(Section):
 
 
 class Tune(Section):
-    """Ray Tune over fusion, loss weights, learning rates, adaptation and depth of the reranker."""
+    """Ray Tune over fusion, loss weights, learning rates, adaptation, and how words and reranker count in answers."""
 
     trials: Positive = 10
     training: Literal["cached", "whole"] = "cached"  # what a trial trains: all above the encoders, or as `train` does
@@ -155,7 +165,7 @@ class Index(Section):
     vectors: VectorKind = "auto"  # flat up to 50,000 products, then ivf
     candidates: Positive = 200  # how many each side hands over
     typos: bool = True  # a query's words that no product has are read as the nearest words there are
-    hybrid: Literal["learnt", "linear", "rrf", "none"] = "learnt"  # how words count beside vectors
+    hybrid: HybridKind = "learnt"  # how words count beside vectors
     hybrid_weight: Weight = 0.3  # of words, for linear and rrf
     rerank_depth: Positive = 200  # of the candidates the reranker looks at the best; the rest stays below
     later_sessions: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of the search sessions held out, the latest

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator, NullFormatter
 
 COLOURS = ("#2b5fb3", "#d9822b", "#3d9970")
 PALETTE = (*COLOURS, "#9c4dcc", "#b3261e", "#5b6675")
@@ -98,6 +98,7 @@ def histogram(differences: dict[str, np.ndarray], metric: str) -> bytes:
         axes.set_title(f"{name}\n{words}", fontsize=FONT)
         axes.set_xlabel(f"difference in {metric} of a query", fontsize=FONT)
         axes.set_ylabel("queries", fontsize=FONT)
+        axes.xaxis.set_major_locator(MultipleLocator(0.5))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return _png(figure)
 
@@ -118,16 +119,22 @@ def curves(lines: dict[str, list[tuple[int, float]]], xlabel: str, ylabel: str) 
     return _png(figure)
 
 
-def trials(scores: Sequence[float | None], kinds: Sequence[str], metric: str) -> bytes:
-    """A search's trials in order, coloured by fusion kind, with the best so far; failed ones are crosses below."""
+def trials(scores: Sequence[float | None], kinds: Sequence[str], stopped: Sequence[bool], metric: str) -> bytes:
+    """A search's trials in order, coloured by fusion kind, with the best complete one so far; stopped ones are hollow,
+    failed ones crosses below."""
     figure = _figure(3.8)
     axes = figure.add_subplot()
     values = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
-    numbers, failed = np.arange(len(values)), np.isnan(values)
+    numbers, failed, ended = np.arange(len(values)), np.isnan(values), np.array(stopped, dtype=bool)
     for place, kind in enumerate(dict.fromkeys(kinds)):
-        chosen = np.array([other == kind for other in kinds]) & ~failed
-        axes.scatter(numbers[chosen], values[chosen], s=42, color=PALETTE[place % len(PALETTE)], label=kind, zorder=3)
-    axes.step(numbers, np.fmax.accumulate(values), where="post", color=GREY, linewidth=1, label="best so far")
+        of, colour = np.array([other == kind for other in kinds]) & ~failed, PALETTE[place % len(PALETTE)]
+        whole, early = of & ~ended, of & ended
+        axes.scatter(numbers[early], values[early], s=30, facecolors="white", edgecolors=colour, zorder=3)
+        axes.scatter(numbers[whole], values[whole], s=42, color=colour, label=kind, zorder=4)
+    if (~failed & ended).any():
+        axes.scatter([], [], s=30, facecolors="white", edgecolors=GREY, label="stopped")
+    best = np.fmax.accumulate(np.where(ended, np.nan, values))
+    axes.step(numbers, best, where="post", color=GREY, linewidth=1, label="best so far")
     if failed.any():
         floor = np.nanmin(values) if not failed.all() else 0.0
         axes.scatter(numbers[failed], np.full(failed.sum(), floor), marker="x", color="#222222", label="failed")
@@ -154,6 +161,7 @@ def front(points: Sequence[tuple[float, float]], kinds: Sequence[str], line: Seq
         axes.scatter(x[of], y[of], s=42, color=PALETTE[place % len(PALETTE)], label=kind, zorder=3)
     axes.plot(x[list(line)], y[list(line)], color=GREY, linewidth=1, label="Pareto front", drawstyle="steps-post")
     axes.scatter(x[[chosen]], y[[chosen]], s=150, facecolors="none", edgecolors="#222222", label="chosen", zorder=4)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel("ms a query, measured alone", fontsize=FONT)
     axes.set_ylabel("validation ndcg@10", fontsize=FONT)
     axes.grid(color=GRID)
@@ -168,22 +176,27 @@ def shares(found: Mapping[str, float], title: str) -> bytes:
     axes.barh(np.arange(len(found)), list(found.values()), color=COLOURS[0])
     axes.set_yticks(np.arange(len(found)), list(found))
     axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x", color=GRID)
     axes.set_title(title, loc="left", fontsize=FONT + 1)
     return _png(figure)
 
 
 def distribution(values: np.ndarray, title: str, xlabel: str, log: bool = False) -> bytes:
-    """How often values occur. [N] → PNG; with `log` the bins are equally wide in the logarithm (values above 0)."""
+    """How often values occur. [N] → PNG; with `log` the bins are equally wide in the logarithm (values above 0) where
+    those span a factor of ten."""
     figure = _figure(2.4)
     axes = figure.add_subplot()
-    if log:
-        values = values[values > 0]
-        low, high = (values.min(), values.max()) if len(values) else (1, 10)
-        axes.hist(values, bins=np.geomspace(low, max(high, low * 1.01), 40).tolist(), color=COLOURS[0])
+    values = values[values > 0] if log else values
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if log and high >= 10 * low > 0:
+        axes.hist(values, bins=np.geomspace(low, high, 40).tolist(), color=COLOURS[0])
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.hist(values, bins=40, color=COLOURS[0])
+        room = 0.0 if high > low else 0.1 * (abs(low) or 1.0)  # all are the same: a bar in the middle
+        axes.hist(values, bins=np.linspace(low - room, high + room, 41).tolist(), color=COLOURS[0])
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.grid(axis="y", color=GRID)
     axes.set_xlabel(xlabel, fontsize=FONT)
