@@ -120,7 +120,8 @@ def _report(
     name: str, log: SlateLog, estimates: dict[str, dict[str, Estimate]], decisions: list[dict[str, Any]]
 ) -> Page:
     page = Page(f"Policies of {name}")
-    page.text(f"{len(log.rows)} answers of {log.rows.shape[1]} positions; left out: {log.left_out or 'none'}.", "soft")
+    left_out = ", ".join(f"{count} for {reason}" for reason, count in log.left_out.items()) or "none"
+    page.text(f"{len(log.rows)} answers of {log.rows.shape[1]} positions; left out: {left_out}.", "soft")
     page.heading("What each policy would earn, a position shown")
     page.table(
         ("policy", "estimator", "value", "Bernstein", "effective answers", "warnings"),

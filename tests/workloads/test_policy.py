@@ -2,61 +2,23 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from fuserank.artifacts import MANIFEST, stage_path, write_json
-from fuserank.config import Experiment, Policy, Storage
+from fuserank.artifacts import stage_path
+from fuserank.config import Experiment
 from fuserank.errors import MissingStageError
 from fuserank.feedback.gate import recorded
-from fuserank.feedback.policies.build import build_policy
 from fuserank.feedback.policies.state import LinearState
-from fuserank.feedback.slate_log import encode_features
-from fuserank.store.database import Database, run_database
+from tests.workloads.served import ANSWERS, experiment_below, serve
 from workloads import feedback, policy
 
-NAMES = ("bias", "liked")
-ANSWERS = 600
 LIKED = (0 * 1 + 0.5 * 5 + 1 * 26) / 32  # of two positions, with five candidates each liked with chance ½
 BEST = 0.95 * (0.15 + 0.45 * LIKED) + 0.05 * (0.15 + 0.45 * 0.5)
 
 
 @pytest.fixture
 def experiment(tmp_path) -> Experiment:
-    settings = Policy(effective=50, bootstrap=200, samples=32)
-    experiment = Experiment(name="shop", storage=Storage(root=str(tmp_path / "runs")), policy=settings)
-    folder = stage_path(experiment, "index")
-    folder.mkdir(parents=True)
-    write_json(folder / MANIFEST, {"digest": "x"})
-    return experiment
-
-
-def serve(experiment: Experiment) -> None:
-    """A uniform policy answers; products with `liked` are clicked four times as often."""
-    random, server = np.random.default_rng(0), build_policy("linucb", LinearState(NAMES), share=1.0)
-    impressions, events = [], []
-    for number in range(ANSWERS):
-        features = np.stack([np.ones(5), random.integers(0, 2, 5)], axis=1).astype(float)
-        slates = server.choose(features[None], np.array([number]), 2)
-        request = f"r{number}"
-        impressions.append(
-            {
-                "request_id": request, "kind": "recommend", "candidate_ids": list("abcde"), "policy": server.name,
-                "product_ids": ["abcde"[row] for row in slates.rows[0]],
-                "propensities": slates.propensities[0].tolist(),
-                "slate_propensity": float(slates.slate_propensity[0]), "features": encode_features(NAMES, features),
-                "timestamp": 1_750_000_000_000 + number * 1000,
-            }
-        )  # fmt: skip
-        for row in slates.rows[0]:
-            if random.random() < 0.15 + 0.45 * features[row, 1]:
-                events.append({"event_id": f"{number}-{row}", "type": "click", "product_id": "abcde"[row],
-                               "request_id": request})  # fmt: skip
-    impressions.append({"request_id": "plain", "kind": "search", "product_ids": ["a"]})
-    with Database(run_database(experiment.run)[1]) as database:
-        assert database.add_impressions(impressions).rejected == []
-        assert database.add_events(events).rejected == []
-    feedback.run(experiment)
+    return experiment_below(tmp_path / "runs")
 
 
 def test_nothing_was_served(experiment, capsys) -> None:

@@ -1,4 +1,4 @@
-"""The report in a real browser, from disk: nothing overflows, plots are legible, tables sort, nothing is loaded.
+"""The reports in a real browser, from disk: nothing overflows, plots are legible, tables sort, nothing is loaded.
 
 Skipped where there is no Chromium. The page is measured by a script put into a copy of it, which writes what it found
 into the page's title.
@@ -14,8 +14,14 @@ import subprocess
 import pytest
 
 from fuserank import config
-from tests.workloads import tiny
-from workloads import against, evaluate
+from fuserank.artifacts import stage_path
+from tests.workloads import served, tiny
+from tune.front import front, importance
+from tune.ledger import Trial, best
+from tune.plan import Plan
+from tune.space import space
+from workloads import against, evaluate, policy
+from workloads.tune_report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (apt-get install chromium)")
@@ -70,16 +76,50 @@ MEASURE = """<script>addEventListener("load", () => {
 });</script>"""
 
 
+TABLES = {"report": 10, "against": 2, "tune": 2, "policy": 2}  # at least
+PLOTS = {"report": 4, "against": 1, "tune": 3, "policy": 3}
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The report of a run with every section, and a comparison of two runs."""
+    """The report of a run with every section, a comparison of two runs, a search's and a policy's report."""
     root = tmp_path_factory.mktemp("pages")
     experiment = config.update(tiny.build_run(root), {"evaluate.bootstrap": 200, "evaluate.examples": 2})
     evaluate.run(experiment)
     shutil.copytree(root / "tiny", root / "other")
     against.run(experiment, "other")
     folder = root / "tiny" / "evaluate"
-    return {"report": folder / "report.html", "against": next((folder / "against").glob("*.html"))}
+    searched(root / "tune.html")
+    asked = served.experiment_below(root / "served")
+    served.serve(asked)
+    policy.run(asked, promote=True)
+    return {
+        "report": folder / "report.html",
+        "against": next((folder / "against").glob("*.html")),
+        "tune": root / "tune.html",
+        "policy": stage_path(asked, "policy") / "report.html",
+    }
+
+
+def searched(file) -> None:
+    """The report of a search over everything there is: twenty trials, some stopped, one failed with a long reason."""
+    keys = {"hybrids": ["none", "linear"], "hybrid_weight": [0.05, 1], "rerank_depths": [10, 50], "vectors": ["hnsw"]}
+    settings = {"trials": 20, "objectives": ["ndcg@10", "latency_ms"], "space": keys, "algorithm": "random"}
+    experiment = config.validate({"name": "a-shop-with-a-rather-long-name-that-has-no-space", "tune": settings})
+    plan, trials = Plan(space(experiment), [], 20, "random", lag=20), []
+    for number in range(20):
+        step = plan.next()
+        assert step is not None
+        score = step.params["fusion.modality_dropout"]
+        if number == 3:
+            reason = f"OutOfMemoryError: {'tried to allocate more than there is; ' * 5}/a/path{'/of/some/length' * 6}"
+            trials.append(Trial(number, step.params, None, None, reason, cost=1.0))
+        else:
+            ended = 1 if number % 5 == 4 else None
+            trials.append(Trial(number, step.params, score, 10.0 + number, None, ended, [score], 1.0))
+    latency = {trial.number: 1 + trial.number / 7 for trial in trials if trial.complete}
+    line, shares = front(trials, latency), importance([trial for trial in trials if trial.complete], plan.space)
+    write_report(experiment, file, trials, latency, best(trials), line, shares)
 
 
 def measured(page, folder, width: int, *flags: str) -> dict:
@@ -100,7 +140,7 @@ def measured(page, folder, width: int, *flags: str) -> dict:
     return json.loads(html.unescape(found[1]))
 
 
-@pytest.mark.parametrize("name", ["report", "against"])
+@pytest.mark.parametrize("name", list(TABLES))
 @pytest.mark.parametrize(
     ("width", "flags"), [(1280, ()), (390, ("--force-dark-mode", "--blink-settings=preferredColorScheme=0"))]
 )
@@ -112,9 +152,9 @@ def test_the_page_in_a_browser(pages, tmp_path, name, width, flags):
     assert not found["wide"]
     assert not found["unsorted"]
     assert not found["loaded"]
-    assert found["tables"] >= (10 if name == "report" else 2)
+    assert found["tables"] >= TABLES[name]
     assert found["contrast"] >= 4.5  # WCAG 2 AA
     for natural, shown in found["plots"]:
         assert natural >= 2 * 358  # sharp on a telephone
         assert 320 <= shown <= 640  # 5.6 inches of 10.5-point letters: at 320 pixels they are 8 high
-    assert len(found["plots"]) >= (4 if name == "report" else 1)
+    assert len(found["plots"]) >= PLOTS[name]

@@ -18,6 +18,7 @@ from PIL import Image
 from fuserank.evaluation.intervals import FEW
 
 THUMBNAIL = 96  # pixels
+LONG = 40  # characters from which the text of a cell is set in several lines
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class Page:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence["Cell | str"]], marked: Sequence[int] = ()) -> None:
         """A sortable table in a box of its own that scrolls sideways on small screens."""
-        head = "".join(f'<th scope="col"><button type="button">{escape(column)}</button></th>' for column in columns)
+        styles = [_words(*(row[place] for row in rows)) for place in range(len(columns))]
+        head = "".join(
+            f'<th scope="col"{style}><button type="button">{escape(column)}</button></th>'
+            for style, column in zip(styles, columns, strict=True)
+        )
         lines = []
         for place, row in enumerate(rows):
             style = ' class="served"' if place in marked else ""
@@ -161,9 +166,14 @@ def thumbnail(path: Path | None, pixels: int = THUMBNAIL) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
+def _words(*cells: Cell | str) -> str:
+    """The style of a cell, or of the head of cells, that holds a sentence."""
+    return ' class="words"' if any(isinstance(cell, str) and len(cell) > LONG for cell in cells) else ""
+
+
 def _cell(cell: Cell | str) -> str:
     if isinstance(cell, str):
-        return f'<td data-v="{escape(cell)}">{escape(cell)}</td>'
+        return f'<td{_words(cell)} data-v="{escape(cell)}">{escape(cell)}</td>'
     value = "-1e9" if cell.value is None else f"{cell.value:.6g}"
     aside = f"<small>{escape(cell.aside)}</small>" if cell.aside else ""
     return f'<td data-v="{value}"><span class="{escape(cell.style)}">{escape(cell.text)}</span>{aside}</td>'

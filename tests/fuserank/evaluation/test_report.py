@@ -106,7 +106,7 @@ def test_everything_from_the_shop_is_escaped(built):
 
 def test_tables_are_sortable_and_say_what_they_hold(built):
     html, _ = built
-    assert html.count('<th scope="col"><button') == html.count("<th ")
+    assert len(re.findall(r'<th scope="col"(?: class="words")?><button', html)) == html.count("<th ")
     assert "served (hybrid + rerank)" in html
     assert "Fewer than 50 queries" in html
     assert "2 queries have no relevant product" in html
@@ -128,6 +128,14 @@ def test_cells():
     assert (won.style, won.text) == ("up", "+0.100")
     assert difference({"mean": -0.1, "low": -0.2, "high": -0.05, "excludes_zero": True}).style == "down"
     assert difference({"mean": 0.1, "low": -0.1, "high": 0.2, "excludes_zero": False}).style == ""
+
+
+def test_sentences_are_set_in_lines_and_so_is_their_head():
+    page = Page("t")
+    page.table(["trial", "reason"], [["3", "it ran out of memory while it was computing something"], ["4", "short"]])
+    assert page.parts[0].count('class="words"') == 2
+    assert '<th scope="col" class="words"><button type="button">reason' in page.parts[0]
+    assert '<td data-v="short">short' in page.parts[0]
 
 
 def test_thumbnail(tmp_path):
