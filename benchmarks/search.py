@@ -1,13 +1,15 @@
-"""What the search is worth on the generated shop, and what it costs beside the training of its trials.
+"""What the search is worth on the generated shop and on fashion, and what it costs beside the training of its trials.
 
-python benchmarks/search.py [--runs DIR] [--trials N] [--epochs N] [--json FILE] [--quick]   winner against two others
-python benchmarks/search.py --overhead …                                                     a search of 16 trials
+python benchmarks/search.py [--shop generated fashion] [--data DIR] [--runs DIR] [--trials N] [--epochs N] [--json FILE]
+                            [--quick]                  winner against two others; DIR holds the files of fashion
+python benchmarks/search.py --overhead …               a search of 16 trials
 
 The winner of a search (TPE, asynchronous halving) is held against uniform loss weights (all 1) and the median of
 as many random trials, which run to their end. All choosing is done on the validation split. Then each of the three is
 trained with three seeds on the same cached encoder outputs, and every query of the test split is ranked once, over the
-full catalogue; the differences are paired by query, of each query the mean over seeds. Every step leaves its result on
-disk: the same command goes on where it was interrupted. Loss weights are relative to `fused`, which is 1.
+full catalogue of that split; the differences are paired by query, of each query the mean over seeds, for all of them
+and for each group (fashion: pairs of words that training has seen, and others). Every step leaves its result on disk:
+the same command goes on where it was interrupted. Loss weights are relative to `fused`, which is 1.
 """
 
 import argparse
@@ -40,18 +42,25 @@ from workloads.trials import CachedTraining, fill_cache, trial_settings  # noqa:
 from workloads.tune import plan_of  # noqa: E402
 
 SEEDS = (0, 1, 2)
-UNIFORM = {f"loss.weights.{name}": 1.0 for name in ("text", "image", "audio", "price", "attributes", "align")}
+SHOPS = {"generated": "demo.yaml", "fashion": "fashion.yaml"}
 console = Console(highlight=False)
 
 
-def prepared(options: argparse.Namespace) -> tuple[Experiment, Path]:
-    """The generated shop up to `pretrain`, and the folder of the benchmark with the cache in it."""
-    sets = {"storage.root": str(options.runs.resolve()), "tune.epochs": options.epochs, "tune.trials": options.trials}
+def prepared(options: argparse.Namespace, shop: str) -> tuple[Experiment, Path]:
+    """The shop up to `pretrain`, and the folder of the benchmark with the cache in it."""
+    sets: dict[str, Any] = {"storage.root": str(options.runs.resolve()), "tune.epochs": options.epochs}
+    sets |= {"tune.trials": options.trials}
+    if shop == "fashion":
+        sets["records.root"] = str(options.data.resolve())
     if options.quick:
-        sets |= {"records.generate.products": 240, "records.generate.queries": 200, "records.generate.speech": False}
-        sets |= {"pretrain.text.epochs": 1, "pretrain.image.epochs": 1, "name": "quick"}
-    experiment = config.update(config.load(ROOT / "workloads" / "configs" / "demo.yaml"), sets)
-    for stage in (generate, preprocess, pretrain):
+        sets |= {"pretrain.text.epochs": 1, "pretrain.image.epochs": 1, "name": f"quick-{shop}"}
+        if shop == "generated":
+            sets |= {"records.generate.products": 240, "records.generate.queries": 200}
+            sets |= {"records.generate.speech": False}
+    experiment = config.update(config.load(ROOT / "workloads" / "configs" / SHOPS[shop]), sets)
+    if experiment.records.generate is not None:
+        generate.run(experiment)
+    for stage in (preprocess, pretrain):
         stage.run(experiment)
     folder = experiment.run / "search"
     folder.mkdir(exist_ok=True)
@@ -108,8 +117,18 @@ def train_cells(experiment: Experiment, folder: Path, candidates: dict[str, dict
     return files
 
 
+def test_queries(experiment: Experiment) -> tuple[np.ndarray, list[str]]:
+    """Rows of the test split's queries in the query table, and the group of each."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(stage_folder(experiment, "preprocess") / "queries.parquet", columns=["split", "group"])
+    asked = np.flatnonzero(np.array(table["split"].to_pylist()) == "evaluation")
+    groups = table["group"].to_pylist()
+    return asked, [groups[row] or "none" for row in asked]
+
+
 def test_scores(experiment: Experiment, folder: Path, params: dict, weights: Path) -> np.ndarray:
-    """nDCG@10 [Q] of the fused score for each query of the test split, over the full catalogue."""
+    """nDCG@10 [Q] of the fused score for each query of the test split, over the full catalogue of that split."""
     import pyarrow.parquet as pq
     import torch
 
@@ -118,14 +137,16 @@ def test_scores(experiment: Experiment, folder: Path, params: dict, weights: Pat
     from fuserank.training.cached import headless, open_cache
     from fuserank.training.encode import encode_table
     from fuserank.training.splits import open_splits
+    from workloads.ranking import evaluation_rows
 
     cpu, products, queries = torch.device("cpu"), *(open_cache(folder / "cache", side) for side in ("product", "query"))
     model = headless(config.update(experiment, params), products)
     load_weights(model, weights)
     preprocess = stage_folder(experiment, "preprocess")
     splits = open_splits(preprocess, model.modalities, 0, products, queries)
-    split = pq.read_table(preprocess / "queries.parquet", columns=["split"])["split"].to_pylist()
-    asked, rows = np.flatnonzero(np.array(split) == "evaluation"), np.arange(len(products.ids))
+    table = pq.read_table(preprocess / "products.parquet", columns=["split"])
+    rows = evaluation_rows(table, experiment.records.split.by == "product")
+    asked, _ = test_queries(experiment)
     vectors, mask = encode_table(model.eval(), products, rows, splits.columns, "product", cpu)
     query, query_mask = encode_table(model, queries, asked, splits.columns, "query", cpu)
     with torch.inference_mode():
@@ -133,11 +154,11 @@ def test_scores(experiment: Experiment, folder: Path, params: dict, weights: Pat
     return rank_metrics(scores.float().numpy(), splits.train.judgments.matrix(asked, rows))["ndcg@10"]
 
 
-def compare(options: argparse.Namespace) -> dict[str, Any]:
+def compare(options: argparse.Namespace, shop: str) -> dict[str, Any]:
     """Winner, uniform weights and the median random trial on the test split."""
     from workloads.query_time import measure
 
-    experiment, folder = prepared(options)
+    experiment, folder = prepared(options, shop)
     trials, took = timed(experiment, folder)
     space = plan_of(experiment, folder / "cache").space
     luck = config.update(experiment, {"tune.algorithm": "random", "tune.stop.kind": "none", "seed": 1})
@@ -151,20 +172,22 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     winner, line, shares = chosen(trials, latency), front(trials, latency), importance(trials, space)
     ranked = sorted((t for t in drawn if t.complete), key=lambda t: t.score or 0.0)
     median = ranked[(len(ranked) - 1) // 2]
-    candidates = {"winner": winner.params, "uniform": UNIFORM, "random": median.params}
+    uniform = {path: 1.0 for path in space if path.startswith("loss.weights.")}
+    candidates = {"winner": winner.params, "uniform": uniform, "random": median.params}
     files = train_cells(experiment, folder, candidates)
     measured = {  # the test split is read here and nowhere else
         name: np.stack([test_scores(experiment, folder, candidates[name], file) for file in found])
         for name, found in files.items()
     }
     means = {name: np.mean(values, axis=0) for name, values in measured.items()}
+    groups = np.array(test_queries(experiment)[1])
     places = [trial for trial in trials if trial.number in latency and trial.complete]
     points = [(latency[trial.number], trial.score or 0.0) for trial in places]
     kinds = [str(trial.params["fusion.kind"]) for trial in places]
     marks = [places.index(trial) for trial in line]
     if options.json is not None:
         png = plots.front(points, kinds, marks, places.index(winner))
-        options.json.with_name(f"{options.json.stem}_front.png").write_bytes(png)
+        options.json.with_name(f"{options.json.stem}_{shop}_front.png").write_bytes(png)
     return {
         "took": took,
         "winner": winner.as_dict(),
@@ -172,10 +195,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "validation": {"winner": winner.score, "present": trials[0].score, "median_random": median.score},
         "test": {name: interval(values).as_dict() for name, values in means.items()},
         "test_by_seed": {name: [round(float(np.nanmean(v)), 4) for v in found] for name, found in measured.items()},
-        **{
-            f"winner_minus_{name}": paired_difference(means["winner"], means[name]).as_dict()
-            for name in ("uniform", "random")
-        },
+        **differences(means, np.ones(len(groups), bool)),
+        "by_group": {group: differences(means, groups == group) for group in sorted(set(groups.tolist()))},
         "importance": shares,
         "front": [{"trial": t.number, "ms": latency[t.number], "ndcg@10": t.score, **t.params} for t in line],
         "trials": [
@@ -185,20 +206,30 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def overhead(options: argparse.Namespace) -> dict[str, Any]:
+def differences(means: dict[str, np.ndarray], chosen_queries: np.ndarray) -> dict[str, dict]:
+    """Winner − each of the others over some of the queries, bool [Q]."""
+    return {
+        f"winner_minus_{name}": paired_difference(
+            means["winner"][chosen_queries], means[name][chosen_queries]
+        ).as_dict()
+        for name in ("uniform", "random")
+    }
+
+
+def overhead(options: argparse.Namespace, shop: str) -> dict[str, Any]:
     """A search of 16 trials against the training of its trials."""
     import shutil
 
     options.trials = 16
-    experiment, folder = prepared(options)
+    experiment, folder = prepared(options, shop)
     own = folder / "overhead"
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
     return timed(experiment, own)[1]
 
 
-def show(found: dict[str, Any]) -> None:
-    table = Table("what", "value")
+def show(found: dict[str, Any], shop: str) -> None:
+    table = Table("what", "value", title=shop)
     for name, value in found.items():
         if name not in ("trials", "front", "winner", "median_random") or not isinstance(value, dict | list):
             table.add_row(name, json.dumps(value))
@@ -207,6 +238,8 @@ def show(found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shop", nargs="+", choices=list(SHOPS), default=["generated"])
+    parser.add_argument("--data", type=Path, help="folder of fashion's files")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark-search")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=12, help="of a trial")
@@ -214,14 +247,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small shop and few short trials: a look, not a claim")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if "fashion" in options.shop and (options.data is None or not (options.data / "products.csv").is_file()):
+        parser.error("fashion needs --data, the folder of its products.csv and images.zip")
     if options.quick:
         options.trials, options.epochs = min(options.trials, 8), min(options.epochs, 2)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
-    with connect():
-        found = overhead(options) if options.overhead else compare(options)
-    show(found)
-    if options.json is not None:
-        write_json(options.json, found)
+    results: dict[str, Any] = {}
+    for shop in options.shop:
+        with connect():  # a Ray for each: the second shop's trials begin as those of the first did
+            results[shop] = overhead(options, shop) if options.overhead else compare(options, shop)
+        show(results[shop], shop)
+        if options.json is not None:
+            write_json(options.json, results)
 
 
 if __name__ == "__main__":
