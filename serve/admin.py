@@ -73,14 +73,14 @@ def add_administration(app: FastAPI, database: Database) -> None:
     @needs("admin", always=True)
     async def keys() -> Answer:
         """The API keys, without their secrets."""
-        return Answer({"keys": [_info(key) for key in await _run(database.api_keys)]})
+        return Answer({"keys": [_info(key) for key in await run(database.api_keys)]})
 
     @app.post("/v1/admin/keys", response_model=NewKey, **options)
     @needs("admin", always=True)
     async def create(request: KeyRequest) -> Answer:
         """Make a key; it is shown this once."""
         key, stored = make(request.name, request.scopes, request.seconds, request.rate)
-        await _run(database.add_key, stored)
+        await run(database.add_key, stored)
         return Answer(_info(stored) | {"key": key})
 
     @app.post("/v1/admin/keys/{key_id}/rotate", response_model=NewKey, **options)
@@ -93,15 +93,15 @@ def add_administration(app: FastAPI, database: Database) -> None:
             database.rotate_key(key_id, stored, milliseconds() + round(1000 * rotation.grace_seconds))
             return key, stored
 
-        key, stored = await _run(work)
+        key, stored = await run(work)
         return Answer(_info(stored) | {"key": key})
 
     @app.post("/v1/admin/keys/{key_id}/revoke", response_model=Keys, **options)
     @needs("admin", always=True)
     async def revoke(key_id: KeyId) -> Answer:
         """End a key; gateways refuse it within a second."""
-        await _run(database.revoke_key, key_id)
-        return Answer({"keys": [_info(key) for key in await _run(database.api_keys)]})
+        await run(database.revoke_key, key_id)
+        return Answer({"keys": [_info(key) for key in await run(database.api_keys)]})
 
 
 def add_generations(app: FastAPI, database: Database, index: Path) -> None:
@@ -126,11 +126,12 @@ def add_generations(app: FastAPI, database: Database, index: Path) -> None:
             raise RequestError(Failure(404, "unknown_generation", error.message, error.hint)) from None
         except StoreError as error:
             raise RequestError(failure(error), 5) from error
-        found = {row["id"]: row for row in await _run(listing, database, index)}
+        found = {row["id"]: row for row in await run(listing, database, index)}
         return Answer(found[generation], 202)
 
 
-async def _run(work: Any, *arguments: Any) -> Any:
+async def run(work: Any, *arguments: Any) -> Any:
+    """`work` in a thread; what the store or the input is to blame for becomes the answer."""
     try:
         return await asyncio.to_thread(work, *arguments)
     except (InputError, StoreError) as error:

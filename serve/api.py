@@ -170,6 +170,8 @@ class Hit(BaseModel):
         description="with `highlight: true`: HTML, escaped, found words in <mark>; a field without any is left out",
     )
     group: Group | None = Field(None, description="with `group_by`")
+    propensity: float | None = Field(None, description="where a policy orders searches: as for recommendations")
+    policy: str | None = None
 
 
 class Answer(BaseModel):
@@ -193,8 +195,8 @@ class Answer(BaseModel):
 class RecommendedHit(Hit):
     """A hit of a recommendation, with what the feedback loop needs to learn from it."""
 
-    propensity: float = Field(description="chance that the policy shows this product here")
-    policy: str = Field(description="policy@version that ordered the answer")
+    propensity: float = Field(description="chance that the policy shows this product here")  # type: ignore[assignment]
+    policy: str = Field(description="policy@version that ordered the answer")  # type: ignore[assignment]
 
 
 class Recommendation(Answer):

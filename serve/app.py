@@ -80,14 +80,16 @@ def build(args: dict[str, Any]) -> serve.Application:
             settings.compact_after,
             experiment.index.rerank_depth,
             settings.facet_depth,
+            experiment.policy.online.fresh if experiment.policy.online else 0,
         ),
         reranker.bind(folder, url),
-        feedback.bind(url),
+        feedback.bind(url, policy=experiment.policy),
         products.bind(folder, url, live_media, encoders, replicated, limits=media_limits(settings.guard)),
         url,
         live_media,
         settings,
         not is_loopback(host),
+        experiment.policy,
     )
 
 

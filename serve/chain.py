@@ -1,5 +1,5 @@
 """The way of one micro-batch: encoders of the modalities present and the users' histories at the same time, then the
-retriever, then the reranker. Reads and writes nothing; it only calls deployments.
+retriever, then the reranker, then the policy where there is one. Reads and writes nothing; it only calls deployments.
 
 A request whose stage fails, or whose deadline passes, leaves the batch with its failure; the others go on.
 """
@@ -13,12 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fuserank.retrieval import policy_inputs
 from fuserank.retrieval.arrange import grouped
 from fuserank.retrieval.rerank_inputs import placed
 from serve.envelope import EXPIRED, UNAVAILABLE, Envelope, Failure, Result
-from serve.messages import Ask, Found, Ranked, RetrieverQuery
+from serve.messages import Ask, Choice, Found, Ranked, RetrieverQuery, Slate
 
 log = logging.getLogger("fuserank.serve")
+Order = tuple[np.ndarray, np.ndarray]
+"""Indices of all candidates, best first, and the final score of each candidate."""
 
 
 class Callee(Protocol):
@@ -30,12 +33,21 @@ class Callee(Protocol):
 class Chain:
     """`await chain(envelopes of Ask)` → results of Ranked, in order."""
 
-    def __init__(self, encoders: Mapping[str, Callee], retriever: Callee, reranker: Callee, history: Callee):
+    def __init__(
+        self,
+        encoders: Mapping[str, Callee],
+        retriever: Callee,
+        reranker: Callee,
+        history: Callee,
+        policy: Callee | None = None,
+    ):
         """
         Args:
             encoders: modality → its encoder.
             history: user ids → tuples of HistoryEvent.
+            policy: Choice → Chosen, of requests with a pool; None: the model's own order is every answer.
         """
+        self._policy = policy
         self._encoders = dict(encoders)
         self._retriever = retriever
         self._reranker = reranker
@@ -61,10 +73,15 @@ class Chain:
             "retrieve": _ms(encoded, retrieved),
             "rerank": _ms(retrieved, ranked),
         }
+        orders = {i: order(found[i], scores.get(i)) for i in range(len(envelopes)) if i not in batch.failures}
+        slates: dict[int, Slate] = {}
+        if self._policy is not None:
+            slates = await self._choose(batch, self._policy, found, orders)
+            stages["policy"] = _ms(ranked, time.perf_counter())
         return [
             Result(envelope.request_id, error=batch.failures[i])
             if i in batch.failures
-            else Result(envelope.request_id, _rank(envelope.payload, found[i], scores.get(i), stages))
+            else Result(envelope.request_id, _rank(envelope.payload, found[i], orders[i], slates.get(i), stages))
             for i, envelope in enumerate(envelopes)
         ]
 
@@ -72,6 +89,28 @@ class Chain:
         """Raises unless every deployment answers."""
         callees = [*self._encoders.values(), self._retriever, self._reranker, self._history]
         await asyncio.gather(*(callee.remote([]) for callee in callees))
+
+    async def _choose(
+        self, batch: "_Batch", policy: Callee, found: Mapping[int, Found], orders: Mapping[int, "Order"]
+    ) -> dict[int, Slate]:
+        """Where it fails, answers are the model's own order."""
+        pools: dict[int, tuple[np.ndarray, Choice]] = {}
+        for i in batch.alive():
+            if (offer := offered(batch.envelopes[i].payload, found[i], orders[i])) is not None:
+                pools[i] = offer
+        if not pools:
+            return {}
+        sent = [dataclasses.replace(batch.envelopes[i], payload=choice) for i, (_, choice) in pools.items()]
+        try:
+            results = await policy.remote(sent)
+        except Exception:
+            log.warning("the policy did not answer; answering in the model's own order", exc_info=True)
+            return {}
+        return {
+            i: Slate(choice, result.value, pool)
+            for (i, (pool, choice)), result in zip(pools.items(), results, strict=True)
+            if result.error is None
+        }
 
     async def _encode(self, batch: "_Batch", modality: str) -> dict[int, np.ndarray]:
         encoder = self._encoders.get(modality)
@@ -146,12 +185,35 @@ def _query(
     return RetrieverQuery(dataclasses.replace(ask, media={}), ask.media.get("text"), vectors, histories.get(i, ()))
 
 
-def _rank(ask: Ask, found: Found, scores: np.ndarray | None, stages: dict[str, float]) -> Ranked:
+def order(found: Found, scores: np.ndarray | None) -> Order:
+    """The model's own order of all candidates, and their final scores."""
     final = found.score if scores is None else placed(found.score, scores)
-    order = np.arange(len(final)) if found.ordered else np.argsort(-final, kind="stable")
+    return np.arange(len(final)) if found.ordered else np.argsort(-final, kind="stable"), final
+
+
+def offered(ask: Ask, found: Found, ranked: Order) -> tuple[np.ndarray, Choice] | None:
+    """What a policy may choose from for one request: indices into the candidates, and what it is told of them."""
+    if not ask.pool:
+        return None
+    best, final = ranked
+    pool, told = best[ask.first : ask.first + ask.pool], found.told
+    if ask.kind == "search" and found.features is not None:
+        seen = found.features if isinstance(found.features, np.ndarray) else found.features.features
+        told = policy_inputs.searched(seen, found.modalities)
+    if told is None or not len(pool) or pool.max() >= len(told):  # of those below the reranker's depth nothing is told
+        return None
+    features = policy_inputs.complete(final[pool], told[pool])
+    names = policy_inputs.names(ask.kind, found.modalities)
+    return pool, Choice(ask.kind, names, features, ask.depth - ask.first)
+
+
+def _rank(ask: Ask, found: Found, ranked: Order, slate: Slate | None, stages: dict[str, float]) -> Ranked:
+    order, final = ranked
+    if slate is not None:
+        order = np.concatenate([order[: ask.first], slate.pool[slate.chosen.rows]])
     if found.groups is None:
         order = order[: ask.depth]
-        return Ranked(found, order, final[order], stages)
+        return Ranked(found, order, final[order], stages, slate=slate)
     groups = grouped(order, found.groups)
     order = np.array([members[0] for members in groups[: ask.depth]], np.int64)
     return Ranked(found, order, final[order], stages, groups[: ask.depth], len(groups))

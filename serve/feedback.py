@@ -1,4 +1,4 @@
-"""Feedback: writes events and impressions, reads users' histories. Reads and writes the store.
+"""Feedback: writes events and impressions, reads users' histories, lets policies learn. Reads and writes the store.
 
 The store gathers calls that wait at the same time into one commit, so each call waits in a thread of its own.
 """
@@ -9,22 +9,25 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fuserank import config
 from fuserank.feedback.history import HISTORY, TYPES
 from fuserank.store.database import AddResult, Database
 from serve import watch
 from serve.envelope import ANY, Envelope, Result, answer
+from serve.learning import Learning
 from serve.messages import HistoryEvent
 
 
 class Feedback:
     """Called by the gateway only."""
 
-    def __init__(self, url: str, history: int = HISTORY, writers: int = 32):
+    def __init__(self, url: str, history: int = HISTORY, writers: int = 32, policy: config.Policy | None = None):
         """
         Args:
             url: the database, as SQLAlchemy writes it.
             history: events of a user that the recommender is given.
             writers: calls that may share one commit.
+            policy: its `online` says whether there is a policy that learns from what is stored.
 
         Raises:
             StoreError: the database cannot be opened.
@@ -33,14 +36,15 @@ class Feedback:
         self._history = history
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")  # never waits behind a disk flush
+        self._learning = Learning(self._database, policy) if policy is not None and policy.online is not None else None
 
     async def add_events(self, events: list[Any]) -> AddResult:
         """Store events; the accepted ones are durable when this returns. Raises StoreError."""
-        return await self._run(self._writers, self._database.add_events, events)
+        return self._stored(await self._run(self._writers, self._database.add_events, events))
 
     async def add_impressions(self, impressions: list[dict[str, Any]]) -> AddResult:
         """Store impressions; durable when this returns. Raises StoreError."""
-        return await self._run(self._writers, self._database.add_impressions, impressions)
+        return self._stored(await self._run(self._writers, self._database.add_impressions, impressions))
 
     async def history(self, envelopes: list[Envelope]) -> list[Result]:
         """Payload: a user id. Value: the user's latest events as a tuple of HistoryEvent, oldest first."""
@@ -59,8 +63,15 @@ class Feedback:
             for user in users
         ]
 
+    def _stored(self, result: AddResult) -> AddResult:
+        if self._learning is not None and result.accepted:
+            self._learning.wake()
+        return result
+
     async def _run(self, threads: ThreadPoolExecutor, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(work, *args))
 
     def __del__(self):  # Serve calls it when the replica ends: writes under way are finished
+        if (learning := getattr(self, "_learning", None)) is not None:
+            learning.stop()
         self._database.close()

@@ -6,10 +6,10 @@ Reads the generation's products and media. HTTP itself is in routes.py; here are
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fuserank.config.online import Scenario
 from fuserank.errors import StoreError
 from fuserank.store.changes import Kind
 from serve import api, metrics, tracing
@@ -22,13 +22,14 @@ from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result, fai
 from serve.held import Held
 from serve.impressions import ImpressionLog
 from serve.live_documents import LiveDocuments
+from serve.logged import Drawn, drawn, impression
 from serve.media_limits import MediaLimits
 from serve.messages import Ask, Ranked
 from serve.nesting import refuse_large_filter
+from serve.policies import PolicyStage
 from serve.rendering import render
 from serve.shown import Shown
 
-POLICY = "greedy@0"  # the model's own order, shown with certainty
 DEADLINE_MS = 10_000  # for requests that name none
 
 
@@ -52,6 +53,7 @@ class Gateway:
         queue: int = 512,
         media: MediaLimits | None = None,
         max_items: int = 1000,
+        policy: PolicyStage | None = None,
     ):
         """
         Args:
@@ -64,7 +66,9 @@ class Gateway:
             queue: requests that may wait.
             media: how large a picture or sound of a query may be.
             max_items: products, events or ids of one request.
+            policy: the chain's last stage, where there is one.
         """
+        self._policy = policy
         self.held = held
         self._generations = generations
         self._chain = chain
@@ -97,9 +101,13 @@ class Gateway:
             facets=tuple(dict.fromkeys(request.facets)),
             sort=sort_keys(request.sort),
             group_by=request.group_by,
+            pool=0 if request.sort or request.group_by else self._pool("search", request.limit),
+            first=request.offset,
         )
         answer, ranked = await self._answer(ask, request.deadline_ms, request.offset, request.highlight)
-        self._log(answer, ranked, "search", request.text, request.user_id, request.session_id)
+        how = self._log(answer, ranked, "search", request.text, request.user_id, request.session_id)
+        if ask.pool:
+            _tell(answer, how)
         return answer
 
     async def suggest(self, text: str, limit: int) -> dict[str, Any]:
@@ -123,11 +131,11 @@ class Gateway:
             user_id=request.user_id,
             product_ids=tuple(request.product_ids),
             exclude_seen=request.exclude_seen,
+            pool=self._pool("recommend", request.limit),
         )
         answer, ranked = await self._answer(ask, request.deadline_ms)
         answer["source"] = ranked.found.source
-        answer["hits"] = [hit | {"propensity": 1.0, "policy": POLICY} for hit in answer["hits"]]
-        self._log(answer, ranked, "recommend", None, request.user_id, request.session_id)
+        _tell(answer, self._log(answer, ranked, "recommend", None, request.user_id, request.session_id))
         return answer
 
     async def similar(self, product_id: str, limit: int) -> dict[str, Any]:
@@ -205,6 +213,8 @@ class Gateway:
         """Answer what waits and write the impressions."""
         await self.batcher.drain()
         await self._impressions.close()
+        if self._policy is not None:
+            self._policy.close()
 
     async def _run(self, envelopes: list[Envelope]) -> list[Result]:
         now = time.perf_counter()
@@ -266,23 +276,20 @@ class Gateway:
         query: str | None,
         user_id: str | None,
         session_id: str | None,
-    ) -> None:
-        shown = [hit["product_id"] for hit in answer["hits"]]
-        self._impressions.add(
-            {
-                "request_id": answer["request_id"],
-                "kind": kind,
-                "scenario": ranked.found.source,
-                "query": query,
-                "user_id": user_id,
-                "session_id": session_id,
-                "candidate_ids": shown,  # the greedy policy chooses among no others
-                "product_ids": shown,
-                "propensities": [1.0] * len(shown),
-                "slate_propensity": 1.0,
-                "features": None,
-                "policy": POLICY,
-                "generation": answer["generation"],
-                "timestamp": datetime.now(UTC),
-            }
-        )
+    ) -> Drawn:
+        """Log an answer; how it came about."""
+        shown = self.held.get(answer["generation"]) or self.held.current()
+        how = drawn(shown.documents, ranked, [hit["product_id"] for hit in answer["hits"]])
+        self._impressions.add(impression(answer, ranked, how, kind, query, user_id, session_id))
+        return how
+
+    def _pool(self, scenario: Scenario, limit: int) -> int:
+        """Candidates that a policy draws a slate from: of a search, the page; 0 where no policy answers."""
+        if self._policy is None or scenario not in self._policy.online.scenarios:
+            return 0
+        return limit if scenario == "search" else max(limit, self._policy.online.candidates)
+
+
+def _tell(answer: dict[str, Any], how: Drawn) -> None:
+    for hit, propensity in zip(answer["hits"], how.propensities, strict=True):
+        hit |= {"propensity": propensity, "policy": how.policy}

@@ -26,17 +26,19 @@ REPORT_SECONDS = 1.0  # between two reports of the same
 DRAIN_SECONDS = 70.0  # a request may take a minute; then its generation goes
 
 
-def follow(look: Callable[[], bool], stopped: threading.Event) -> None:
-    """Look again and again, more often while `look` says that a generation is being made ready; failures are logged."""
+def follow(
+    look: Callable[[], bool], stopped: threading.Event, idle: float = IDLE_SECONDS, what: str = "generations"
+) -> None:
+    """Look again and again, more often while `look` says that something is being made ready; failures are logged."""
     busy = False
-    while not stopped.wait(BUSY_SECONDS if busy else IDLE_SECONDS):
+    while not stopped.wait(BUSY_SECONDS if busy else idle):
         try:
             busy = look()
         except StoreError as error:
-            log.warning("the generations cannot be read: %s", error)
+            log.warning("the %s cannot be read: %s", what, error)
             busy = False
         except Exception:
-            log.exception("the generations could not be followed")
+            log.exception("the %s could not be followed", what)
             busy = False
 
 

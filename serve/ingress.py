@@ -16,6 +16,7 @@ from serve.generations import listing
 from serve.held import Held
 from serve.keyring import Keyring
 from serve.media_limits import MediaLimits
+from serve.policies import Followed, PolicyStage
 from serve.routes import create_app
 from serve.shown import Shown, hide, show
 
@@ -47,22 +48,26 @@ class Ingress(Gateway):
         live_media: Path,
         settings: config.Serve,
         exposed: bool,
+        policy: config.Policy | None = None,
     ):
         """
         Args:
             folder: of the generation to answer from where the database names none.
             exposed: whether other machines can reach the service, which then asks for keys in any case.
+            policy: its `online` says which answers a policy orders.
         """
         database = Database(url)
         self._index = folder.parent.parent
         self._settings = settings
         self._keyring = Keyring(database, exposed)
 
+        stage = PolicyStage(Followed(database, policy), policy) if policy and policy.online else None
+
         def open(folder: Path) -> Shown:
             return show(folder, database, live_media)
 
         super().__init__(
-            Chain(remembering(encoders, settings.cache), retriever, reranker, feedback.history),
+            Chain(remembering(encoders, settings.cache), retriever, reranker, feedback.history, stage),
             feedback.add_events.remote,
             feedback.add_impressions.remote,
             products.change.remote,
@@ -73,6 +78,7 @@ class Ingress(Gateway):
             settings.queue,
             media_limits(settings.guard),
             settings.guard.max_items,
+            stage,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # what serve.ingress() calls in the replica

@@ -1,4 +1,4 @@
-"""Payloads of the chain: small, ids and vectors only. `Ask` → `RetrieverQuery` → `Found` → `Ranked`.
+"""Payloads of the chain: small, ids and vectors only. `Ask` → `RetrieverQuery` → `Found` → `Choice` → `Ranked`.
 
 Legend: K candidates, M modalities, D width of a modality vector, F reranker features.
 """
@@ -31,6 +31,8 @@ class Ask:
     facets: tuple[str, ...] = ()  # fields
     sort: tuple[tuple[str, bool], ...] = ()  # fields and whether they descend; none: by relevance
     group_by: str | None = None  # a field
+    pool: int = 0  # candidates that a policy draws the slate from; 0: the model's own order is the answer
+    first: int = 0  # the place in that order where they begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,39 @@ class Found:
     overview: Overview | None = None
     ordered: bool = False  # the rows stand in the order asked for
     groups: np.ndarray | None = None  # int64 [K], equal for candidates of one group
+    told: np.ndarray | None = None  # float32 [K, F]: what a policy is told of each (retrieval/policy_inputs.py)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy chooses from for one request."""
+
+    scenario: Kind
+    names: tuple[str, ...]  # of the F features
+    features: np.ndarray  # float64 [K, F], in the model's own order
+    size: int  # positions of the slate
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A slate and the chance that the policy had of showing it. S ≤ size."""
+
+    rows: np.ndarray  # int64 [S], places among the candidates
+    propensities: np.ndarray  # [S]
+    slate_propensity: float
+    errors: np.ndarray  # [S], standard errors of the propensities; 0: exact
+    slate_error: float
+    policy: str  # name@version
+    explored: bool  # drawn at random
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """What was chosen, from what."""
+
+    choice: Choice
+    chosen: Chosen
+    pool: np.ndarray  # int64 [K], indices into the candidates that were found
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +135,4 @@ class Ranked:
     stages: dict[str, float]  # milliseconds
     groups: list[np.ndarray] | None = None  # of each of `order`: indices of its group's candidates, itself first
     group_count: int | None = None  # groups there are
+    slate: Slate | None = None  # where a policy chose

@@ -46,6 +46,8 @@ METRICS: dict[str, Metric] = {
     "fuserank_index_lag_seconds": Metric("gauge", "age of the oldest change that is not shown yet", ("deployment",)),
     "fuserank_generation_info": Metric("gauge", "1 for the generation that answers", ("deployment", "generation")),
     "fuserank_events_total": Metric("counter", "events sent: accepted, duplicate or rejected", ("outcome",)),
+    "fuserank_slates_total": Metric("counter", "slates a policy answered: its own or random", ("scenario", "drawn")),
+    "fuserank_learnt_total": Metric("counter", "answers and events that policies have learnt from"),
     "fuserank_changes_total": Metric("counter", "changes of products sent", ("kind", "outcome")),
     "fuserank_impressions_waiting": Metric("gauge", "impressions that are not stored yet"),
     "fuserank_impressions_lost_total": Metric("counter", "impressions dropped because the store took none"),

@@ -7,7 +7,6 @@ Legend: B requests, K candidates, M modalities, D width of a modality vector, E 
 """
 
 import dataclasses
-import time
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +22,9 @@ from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
 from fuserank.store.database import Database
 from serve.live import Live
-from serve.messages import Details, Found, RetrieverQuery, Source
+from serve.messages import Details, Found, RetrieverQuery
 from serve.refinement import arranged, overview, searches
+from serve.related import Related
 from serve.worker import Worker, one_thread
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Searcher:
         database: Database | None,
         thread: Executor,
         compact_after: int,
+        fresh: int = 0,
     ):
         """
         Args:
@@ -52,6 +53,7 @@ class Searcher:
             database: whose change log to follow; None for a catalogue that nobody changes.
             thread: the one thread that searches.
             compact_after: changes beside the generation before they are made into a new base.
+            fresh: of the candidates that a policy draws from, how many nobody has turned to yet.
 
         Raises:
             StageError, ModelError: a part of the generation cannot be loaded. StoreError: the database failed.
@@ -73,6 +75,7 @@ class Searcher:
         self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
         self._candidates, self._depth, self._whole = candidates, depth, max(candidates, facet_depth)
         self._behaviour = Behaviour.load(opened.model_folder)
+        self._related = Related(self.live, self._retriever, self._model, self._behaviour, fresh)
         self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
 
     def answer(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
@@ -81,7 +84,7 @@ class Searcher:
         searches = [i for i, query in enumerate(payloads) if query.ask.kind == "search"]
         found.update(zip(searches, self._search([payloads[i] for i in searches]), strict=True))
         others = [i for i in range(len(payloads)) if i not in found]
-        found.update(zip(others, self._relate([payloads[i] for i in others]), strict=True))
+        found.update(zip(others, self._related.answer([payloads[i] for i in others]), strict=True))
         return [_at(found[i], self._catalogue.seq) for i in range(len(payloads))]
 
     def _search(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
@@ -108,7 +111,7 @@ class Searcher:
                 q_heads=heads[b].numpy(),
                 filter=query.ask.filter,
                 candidates=max(self._candidates, query.ask.depth),
-                exclude=self._rows(query.ask.exclude),
+                exclude=self._related.rows(query.ask.exclude),
             )
             for b, query in enumerate(queries)
         ]
@@ -144,7 +147,7 @@ class Searcher:
         vectors, mask, weights, heads = encoded
         features = None
         if not ask.sort:
-            recent = [row for row, _, _ in turns(self._events(query))]
+            recent = [row for row, _, _ in turns(self._related.events(query))]
             seen = rerank_inputs(found.first(self._depth), heads.numpy(), catalogue, self._behaviour, recent)
             features = seen if self._attends else seen.features  # vectors travel only to who reads them
         details = None
@@ -168,68 +171,6 @@ class Searcher:
             groups=groups,
         )
 
-    def _relate(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
-        """Recommendations and similar products: one vector each, no words, nothing reranked."""
-        from serve.recommender import user_vectors
-
-        events = [self._events(query) for query in queries]
-        pasts = [turns(found) for found in events]
-        known = [i for i, query in enumerate(queries) if query.ask.kind == "recommend" and pasts[i]]
-        recommender = self._model.recommender
-        vectors: dict[int, tuple[np.ndarray, Source]] = {}
-        if recommender is not None and known:
-            users = user_vectors(recommender, self._catalogue.vectors, [pasts[i] for i in known])
-            vectors = {i: (vector, "recommender") for i, vector in zip(known, users, strict=True)}
-        for i, query in enumerate(queries):
-            if i not in vectors and pasts[i]:
-                latest = [row for row, _, _ in pasts[i]][-5:]
-                source: Source = "similar" if query.ask.kind == "similar" else "content"
-                vectors[i] = (self._catalogue.vectors[np.array(latest)].mean(0), source)
-        excluded = [
-            sorted({row for row, _, _ in found if query.ask.exclude_seen} | set(self._rows(query.ask.exclude)))
-            for query, found in zip(queries, events, strict=True)
-        ]
-        requests = [
-            SearchRequest(
-                query_vector=vector,
-                filter=queries[i].ask.filter,
-                candidates=queries[i].ask.depth,
-                exclude=excluded[i],
-            )
-            for i, (vector, _) in vectors.items()
-        ]
-        nearest = dict(zip(vectors, self._retriever.search(requests), strict=True))
-        return [
-            self._found(nearest[i], vectors[i][1]) if i in nearest else self._popular(query, excluded[i])
-            for i, query in enumerate(queries)
-        ]
-
-    def _found(self, found: Candidates, source: Source) -> Found | Exception:
-        return found.error or Found(found.rows, found.score, None, source, self._model.modalities)
-
-    def _popular(self, query: RetrieverQuery, excluded: list[int]) -> Found | Exception:
-        """For users nothing is known of."""
-        try:
-            allowed = self._retriever.allowed(query.ask.filter)
-        except Exception as error:
-            return error
-        rows = np.flatnonzero(self._catalogue.present if allowed is None else allowed)
-        popularity = self.live.popularity
-        rows = rows[~np.isin(rows, excluded)]
-        best = rows[np.argsort(-popularity[rows], kind="stable")][: query.ask.depth]
-        return Found(best, popularity[best], None, "popularity", self._model.modalities)
-
-    def _events(self, query: RetrieverQuery) -> list[tuple[int, str, float]]:
-        """Stored events and products looked at just now, oldest first; products this generation lacks are left out."""
-        events = [(event.product_id, event.type, event.time) for event in query.history]
-        events += [(product_id, "view", time.time()) for product_id in query.ask.product_ids]
-        rows = self._catalogue.rows
-        return [(rows[product_id], kind, when) for product_id, kind, when in events if product_id in rows]
-
-    def _rows(self, product_ids: tuple[str, ...]) -> list[int]:
-        rows = self._catalogue.rows
-        return [rows[product_id] for product_id in product_ids if product_id in rows]
-
 
 class RetrieverDeployment(Worker[Searcher]):
     """Payload: RetrieverQuery. Value: Found, or FilterError for a malformed filter."""
@@ -242,16 +183,17 @@ class RetrieverDeployment(Worker[Searcher]):
         compact_after: int = 5000,
         depth: int = 200,
         facet_depth: int = 1000,
+        fresh: int = 0,
     ):
         """As Searcher and Worker."""
         one_thread()
         self._options = (candidates, depth, facet_depth, Database(url) if url else None)
-        self._compact_after = compact_after
+        self._compact_after, self._fresh = compact_after, fresh
         super().__init__("retriever", generation, url)
 
     def open(self, folder: Path) -> Searcher:
         """Open a generation and catch up with the changes that have vectors. Raises StageError, ModelError."""
-        return Searcher(folder, *self._options, self._thread, self._compact_after)
+        return Searcher(folder, *self._options, self._thread, self._compact_after, self._fresh)
 
     def work(self, part: Searcher, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch."""

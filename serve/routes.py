@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from fuserank import config
 from serve import api, api_products, api_refine, exporter
 from serve.admin import add_administration, add_generations
+from serve.admin_policy import add_policies
 from serve.answer import Answer
 from serve.documentation import describe
 from serve.envelope import Failure, RequestError
@@ -92,6 +93,7 @@ def create_app(
     _add_operations(app, gateway)
     if guard.administration and keyring is not None:
         add_administration(app, keyring.database)
+        add_policies(app, keyring.database)
         if index is not None:
             add_generations(app, keyring.database, index)
     _add_storefront(app)

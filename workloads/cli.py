@@ -134,11 +134,20 @@ def policy(
     config: File,
     set: Sets = None,
     promote: Annotated[bool, typer.Option("--promote", help="let the policy go live if the gate says so")] = False,
+    freeze: Annotated[
+        bool | None, typer.Option("--freeze/--thaw", help="end, or allow, exploration of the running service at once")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="whose exploration: recommend or search; both if left out")
+    ] = None,
 ) -> None:
     def work() -> None:
         from workloads import policy as workload
 
-        workload.run(resolve(config, set), promote)
+        if freeze is not None:
+            workload.switch(resolve(config, set), scenario, frozen=freeze)
+        else:
+            workload.run(resolve(config, set), promote)
 
     guarded(work)
 

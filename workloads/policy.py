@@ -7,7 +7,7 @@ report.html, decisions.jsonl (kept from run to run) and, once one is promoted, c
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,18 +16,21 @@ from rich.table import Table
 
 from fuserank.artifacts import run_stage, stage_folder, write_json
 from fuserank.config import Experiment, Policy
+from fuserank.config.online import Scenario
 from fuserank.errors import PolicyError
 from fuserank.evaluation import plots
 from fuserank.evaluation.page import Cell, Page
 from fuserank.feedback.estimators import Estimate, Log, estimate, weights_of
 from fuserank.feedback.gate import Decision, Gate, record, recorded
 from fuserank.feedback.policies.base import SlatePolicy
-from fuserank.feedback.policies.build import build_policy
+from fuserank.feedback.policies.build import configured
 from fuserank.feedback.policies.slates import at
 from fuserank.feedback.policies.state import LinearState
 from fuserank.feedback.rewards import fit_rewards
 from fuserank.feedback.slate_log import SlateLog, read_slates
-from workloads.progress import say
+from fuserank.store.database import Database, run_database
+from fuserank.store.policies import ALL, Switch
+from workloads.progress import console, say
 
 SERVED = "served"
 FOLDS = 5
@@ -41,7 +44,7 @@ def run(experiment: Experiment, promote: bool = False) -> dict:
         MissingStageError: `fuserank feedback` has not run.
     """
     feedback = stage_folder(experiment, "feedback")
-    return run_stage(
+    manifest = run_stage(
         experiment,
         "policy",
         lambda folder: _policy(experiment, feedback, folder, promote),
@@ -49,6 +52,26 @@ def run(experiment: Experiment, promote: bool = False) -> dict:
         survive=(DECISIONS, CURRENT),
         say=say,
     )
+    if experiment.policy.online is not None and (manifest["summary"]["decision"] or {}).get("promoted"):
+        switch(experiment, kind=experiment.policy.promote)
+    return manifest
+
+
+def switch(
+    experiment: Experiment, scenario: str | None = None, kind: str | None = None, frozen: bool | None = None
+) -> None:
+    """Set the policy of a scenario (None: of all), or freeze or free its exploration; a running service follows.
+
+    Raises:
+        PolicyError: no such scenario. StoreError: the database cannot be written.
+    """
+    if scenario is not None and scenario not in get_args(Scenario):
+        raise PolicyError(f"there is no scenario {scenario!r}.", f"Choose one of {', '.join(get_args(Scenario))}.")
+    with Database(experiment.store.url or run_database(experiment.run)[1]) as database:
+        database.switch_policy(Switch(scenario or ALL, kind, frozen))
+    changed = [f"{kind} answers"] if kind else []
+    changed += [] if frozen is None else [f"exploration is {'off' if frozen else 'on'}"]
+    console.print(f"{scenario or 'every scenario'}: {', '.join(changed)}; running gateways follow within a second.")
 
 
 def _policy(experiment: Experiment, feedback: Path, folder: Path, promote: bool) -> dict[str, Any]:
@@ -86,8 +109,7 @@ def _policy(experiment: Experiment, feedback: Path, folder: Path, promote: bool)
 def _learnt(kind: str, log: SlateLog, settings: Policy) -> SlatePolicy:
     state = LinearState(log.names)
     state.observe(log.shown().reshape(-1, len(log.names)), log.rewards.ravel())
-    own = {"linucb": {"alpha": settings.alpha}, "thompson": {"noise": settings.noise, "samples": settings.samples}}
-    return build_policy(kind, state, share=settings.share, ridge=settings.ridge, **own.get(kind, {}))
+    return configured(kind, state, settings)
 
 
 def _served(log: SlateLog, settings: Policy, seed: int) -> dict[str, Estimate]:

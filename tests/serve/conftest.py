@@ -19,6 +19,7 @@ from serve.gateway import Gateway
 from serve.generations import listing
 from serve.held import Held
 from serve.image_encoder import ImageEncoder
+from serve.policies import Followed, PolicyStage
 from serve.products import Products
 from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
@@ -55,9 +56,15 @@ def deploy(experiment: Experiment) -> dict[str, Any]:
     local = {modality: LocalEncoder(encoder) for modality, encoder in encoders.items()}
     return {
         **encoders,
-        "retriever": RetrieverDeployment(folder, experiment.index.candidates, url, experiment.serve.compact_after),
+        "retriever": RetrieverDeployment(
+            folder,
+            experiment.index.candidates,
+            url,
+            experiment.serve.compact_after,
+            fresh=experiment.policy.online.fresh if experiment.policy.online else 0,
+        ),
         "reranker": RerankerDeployment(folder),
-        "feedback": Feedback(url),
+        "feedback": Feedback(url, policy=experiment.policy),
         "products": Products(folder, url, experiment.run / "store" / "media", local),
     }
 
@@ -66,13 +73,15 @@ def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
     """A gateway over them."""
     folder = generation_folder(experiment)
     feedback = deployments["feedback"]
+    database, policy = Database(store_url(experiment)), experiment.policy
+    stage = PolicyStage(Followed(database, policy), policy) if policy.online else None
     chain = Chain(
         {"text": Local(deployments["text"]), "image": Local(deployments["image"])},
         Local(deployments["retriever"]),
         Local(deployments["reranker"]),
         Local(feedback.history),
+        stage,
     )
-    database = Database(store_url(experiment))
 
     def opened(folder: Path) -> Shown:
         return show(folder, database, experiment.run / "store" / "media")
@@ -85,6 +94,7 @@ def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
         Held("gateway", folder, opened, close=hide),
         functools.partial(listing, database, index_folder(experiment)),
         experiment.serve.max_limit,
+        policy=stage,
     )
 
 

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from fuserank import config
 from fuserank.artifacts import stage_path
 from fuserank.config import Experiment
-from fuserank.errors import MissingStageError
+from fuserank.errors import MissingStageError, PolicyError
 from fuserank.feedback.gate import recorded
 from fuserank.feedback.policies.state import LinearState
+from fuserank.store.database import Database, run_database
+from fuserank.store.policies import ALL, Switch
 from tests.workloads.served import ANSWERS, experiment_below, serve
 from workloads import feedback, policy
 
@@ -65,3 +68,16 @@ def test_the_gate_refuses_and_remembers(experiment) -> None:
     policy.run(experiment, promote=True)
     assert [line["promoted"] for line in recorded(folder / "decisions.jsonl")] == [False, True]
     assert "does not beat" in recorded(folder / "decisions.jsonl")[0]["reasons"][0]
+
+
+def test_a_promoted_policy_and_a_freeze_reach_the_running_service(experiment: Experiment) -> None:
+    experiment = config.update(experiment, {"policy.online": {"kind": "thompson"}})
+    serve(experiment)
+    feedback.run(experiment)
+    policy.run(experiment, promote=True)
+    policy.switch(experiment, "recommend", frozen=True)
+    with Database(run_database(experiment.run)[1]) as database:
+        switches = database.policy_heads()[1]
+    assert switches == {ALL: Switch(ALL, "linucb"), "recommend": Switch("recommend", None, True)}
+    with pytest.raises(PolicyError, match="no scenario"):
+        policy.switch(experiment, "searches", frozen=True)

@@ -6,12 +6,12 @@ from pydantic import Field, model_validator
 
 from fuserank.config.guard import Guard
 from fuserank.config.model import Adaptation, FusionKind
+from fuserank.config.online import Online, PolicyKind
 from fuserank.config.section import Fraction, Positive, Section, Weight
 from fuserank.config.watch import Watch
 
 VectorKind = Literal["auto", "flat", "hnsw", "ivf"]
 HybridKind = Literal["learnt", "linear", "rrf", "none"]
-PolicyKind = Literal["epsilon_greedy", "linucb", "thompson"]
 
 
 class PretrainTask(Section):
@@ -233,6 +233,7 @@ class Policy(Section):
     effective: Annotated[float, Field(gt=0)] = 1000.0  # effective answers the gate wants
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of all intervals
     bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples
+    online: Online | None = None  # orders live answers; null: the model's own order
 
 
 class Tracking(Section):

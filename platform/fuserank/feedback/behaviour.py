@@ -45,6 +45,11 @@ class Behaviour:
         found[:, 2] = together[rows]
         return found
 
+    def unseen(self, rows: np.ndarray) -> np.ndarray:
+        """bool [K]: nobody has turned to it."""
+        known = rows < len(self.popularity)
+        return ~known | (self.popularity[np.where(known, rows, 0)] == 0)
+
     def take(self, rows: np.ndarray) -> "Behaviour":
         """Of a part of the catalogue, for questions of nobody in particular: without what is turned to together."""
         none = Behaviour.nothing(len(rows))

@@ -43,9 +43,35 @@ class SlateLog:
         return np.take_along_axis(self.features, self.rows[..., None], axis=1)
 
 
-def encode_features(names: tuple[str, ...], values: np.ndarray) -> str:
-    """What a policy saw, for an impression's `features`: values [K, F], in the order of its candidate_ids."""
-    return json.dumps({"names": list(names), "values": np.asarray(values, np.float64).tolist()})
+def encode_features(names: tuple[str, ...], values: np.ndarray, errors: dict[str, Any] | None = None) -> str:
+    """What a policy saw, for an impression's `features`.
+
+    Args:
+        values: [K, F], in the order of its candidate_ids.
+        errors: standard errors of its propensities, where they are estimates.
+    """
+    told = {
+        "names": list(names),
+        "values": np.asarray(values, np.float64).tolist(),
+        **({"errors": errors} if errors else {}),
+    }
+    return json.dumps(told, separators=(",", ":"))
+
+
+def decode_features(text: str, candidates: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """The inverse: names [F] and values [K, F].
+
+    Raises:
+        PolicyError: not what `encode_features` writes for so many candidates.
+    """
+    try:
+        seen = json.loads(text)
+        names, values = tuple(seen["names"]), np.array(seen["values"], np.float64)
+    except (ValueError, KeyError, TypeError) as error:
+        raise PolicyError(f"not a policy's features: {error}.") from None
+    if values.shape != (candidates, len(names)) or not np.isfinite(values).all():
+        raise PolicyError(f"features {values.shape} for {candidates} candidates and {len(names)} names.")
+    return names, values
 
 
 def read_slates(impressions: pa.Table, joined: pa.Table, reward: str) -> SlateLog:
@@ -96,13 +122,12 @@ def _answer(impression: dict[str, Any], rewarded: dict[tuple[str, str], float]) 
     if not shown or len(chances) != len(shown) or not all(0 < chance <= 1 for chance in chances):
         return "no propensities"
     try:
-        seen = json.loads(impression["features"])
-        names, values = tuple(seen["names"]), np.array(seen["values"], np.float64)
+        names, values = decode_features(impression["features"], len(candidates))
         place = {product: row for row, product in enumerate(candidates)}
         rows = [place[product] for product in shown]
-    except (ValueError, KeyError, TypeError):
+    except (PolicyError, KeyError):
         return "unreadable features"
-    if values.shape != (len(candidates), len(names)) or not np.isfinite(values).all() or len(set(rows)) != len(rows):
+    if len(set(rows)) != len(rows):
         return "unreadable features"
     rewards = [rewarded.get((impression["request_id"], product), 0.0) for product in shown]
     return names, values, impression["policy"] or "unknown", rows, chances, rewards

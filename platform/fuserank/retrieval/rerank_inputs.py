@@ -52,15 +52,15 @@ def rerank_inputs(
     """
     turned = np.array(recent, np.int64)
     products, present = catalogue.modality_vectors[found.rows], catalogue.mask[found.rows]
-    taste = _taste(products, present, catalogue.modality_vectors[turned], catalogue.mask[turned])
+    taste_of = taste(products, present, catalogue.modality_vectors[turned], catalogue.mask[turned])
     counted, affinity = behaviour.columns(found.rows, recent), catalogue.traits.affinity(found.rows, recent)
-    features = candidate_features(found.score, found.lexical, found.modalities, found.mask, counted, affinity, taste)
+    features = candidate_features(found.score, found.lexical, found.modalities, found.mask, counted, affinity, taste_of)
     fused = np.asarray(catalogue.vectors[found.rows], np.float32)
     past = np.asarray(catalogue.vectors[turned[-RECENT:]], np.float32)
     return RerankInputs(features, heads.mean(0), fused, products, present, past)
 
 
-def _taste(products: np.ndarray, present: np.ndarray, past: np.ndarray, known: np.ndarray) -> np.ndarray:
+def taste(products: np.ndarray, present: np.ndarray, past: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Mean likeness of each candidate to the past by each modality, PRIOR more being like nothing: float32 [K, M]."""
     if not len(past):
         return np.zeros(present.shape, np.float32)

@@ -81,6 +81,10 @@ class Traits:
         found[:, 1] = np.append(_odds(mine, len(mine), self._tier_share), 0)[self._tier[rows]]
         return found
 
+    def tiers(self, rows: np.ndarray) -> np.ndarray:
+        """int64 [K]: the third of its category's prices that each lies in, TIERS where it has no price."""
+        return self._tier[rows]
+
     def _of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes of rows, and the place in `rows` that each belongs to."""
         parts = [self._changed[row] if row in self._changed else self._base(row) for row in rows.tolist()]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from fuserank.store import changes, events, generations, impressions, keys, vectors
+from fuserank.store import changes, events, generations, impressions, keys, policies, vectors
 from fuserank.store.engine import open_engine, unreachable
 from fuserank.store.writer import GroupWriter
 
@@ -164,6 +164,26 @@ class Database:
     def generations(self) -> list[generations.Generation]:
         """All registered generations, oldest first."""
         return self._read(generations.read)
+
+    def unlearnt(self, reward: str, limit: int) -> policies.Unlearnt:
+        """Answers and events that no policy has learnt from; `reward`: the type of event that is one."""
+        return self._read(lambda connection: policies.unlearnt(connection, reward, limit))
+
+    def write_policies(self, states: Sequence[policies.PolicyState], done: policies.Unlearnt) -> None:
+        """Store what was learnt and from what, in one. Raises StoreError if somebody else has learnt meanwhile."""
+        self._writer.run(lambda connection: policies.write(connection, states, done), len(done.events))
+
+    def policy_heads(self) -> tuple[dict[tuple[str, str], int], dict[str, policies.Switch]]:
+        """Revision of each (scenario, features) that was learnt in; switches by scenario."""
+        return self._read(lambda connection: (policies.heads(connection), policies.switches(connection)))
+
+    def policy_states(self) -> list[policies.PolicyState]:
+        """All that policies have learnt."""
+        return self._read(policies.read)
+
+    def switch_policy(self, change: policies.Switch) -> None:
+        """Choose a policy, or freeze or free its exploration; every gateway follows within a second."""
+        self._writer.run(lambda connection: policies.switch(connection, change))
 
     def add_key(self, key: keys.ApiKey) -> None:
         """Store a new API key; durable on return."""

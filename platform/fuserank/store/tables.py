@@ -4,9 +4,26 @@ Times are milliseconds since 1970, UTC. `stored` is when a row was accepted, whi
 are JSON text: they are read as a whole, never searched.
 """
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+    true,
+)
 
 METADATA = MetaData()
+_UNLEARNT: dict[str, Any] = {kind: text("NOT learnt") for kind in ("sqlite_where", "postgresql_where")}
 
 EVENTS = Table(
     "events",
@@ -21,9 +38,11 @@ EVENTS = Table(
     Column("value", Float(53)),
     Column("timestamp", BigInteger, nullable=False),
     Column("stored", BigInteger, nullable=False),
+    Column("learnt", Boolean, nullable=False, server_default=true()),  # policies.py: nothing more to learn from it
     Index("events_by_user", "user_id", "timestamp"),
     Index("events_by_request", "request_id"),
     Index("events_by_stored", "stored"),
+    Index("events_unlearnt", "stored", **_UNLEARNT),
 )
 
 IMPRESSIONS = Table(
@@ -44,8 +63,10 @@ IMPRESSIONS = Table(
     Column("generation", String(256)),
     Column("timestamp", BigInteger, nullable=False),
     Column("stored", BigInteger, nullable=False),
+    Column("learnt", Boolean, nullable=False, server_default=true()),
     Index("impressions_by_user", "user_id", "timestamp"),
     Index("impressions_by_stored", "stored"),
+    Index("impressions_unlearnt", "stored", **_UNLEARNT),
 )
 
 CHANGES = Table(
@@ -113,4 +134,23 @@ API_KEYS = Table(
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger),
     Column("rate", Float(53)),  # requests a second
+)
+
+POLICY_STATES = Table(
+    "policy_states",
+    METADATA,
+    Column("scenario", String(32), primary_key=True),
+    Column("features", String(64), primary_key=True),  # hash of the features' names: other features, another state
+    Column("revision", BigInteger, nullable=False),  # how often it was written
+    Column("state", Text, nullable=False),  # JSON: feedback.policies.state.LinearState
+    Column("updated", BigInteger, nullable=False),
+)
+
+POLICY_SWITCHES = Table(
+    "policy_switches",
+    METADATA,
+    Column("scenario", String(32), primary_key=True),  # "*": all
+    Column("kind", String(32)),  # the policy that answers; null: the config's
+    Column("frozen", Boolean),  # whether exploration is off; null: as the config says
+    Column("changed", BigInteger, nullable=False),
 )

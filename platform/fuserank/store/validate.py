@@ -15,6 +15,8 @@ LIST_LENGTH = 10_000  # candidates of one answer
 EARLIEST = 946_684_800_000  # 2000-01-01 in ms; smaller numbers are usually seconds
 AHEAD = 86_400_000  # ms a clock may be fast
 KINDS = ("search", "recommend", "similar")
+REWARDS = {"clicked": "click", "purchased": "purchase"}
+"""What a policy may learn from → the type of event that says so."""
 _NAMESPACE = uuid.UUID("5b1e0d9a-4f0e-4b53-9d6b-0f6c0a3f7c11")
 _EVENT_FIELDS = (
     "event_id", "type", "user_id", "session_id", "product_id", "request_id", "position", "value", "timestamp",
@@ -46,6 +48,7 @@ def event_row(event: Any, now: int) -> dict[str, Any]:
     row |= {"position": _position(event.get("position")), "value": _number(event.get("value"), "value")}
     row |= {"timestamp": _time(event.get("timestamp"), now), "stored": now}
     row["event_id"] = _text(event, "event_id", EVENT_ID_LENGTH) or _event_id(event, row)
+    row["learnt"] = row["request_id"] is None or row["type"] not in REWARDS.values()
     return row
 
 
@@ -71,6 +74,7 @@ def impression_row(impression: Any, now: int) -> dict[str, Any]:
     row["propensities"] = _list(impression.get("propensities"), "propensities", lambda v: _number(v, "propensities"))
     row["slate_propensity"] = _number(impression.get("slate_propensity"), "slate_propensity")
     row |= {"timestamp": _time(impression.get("timestamp"), now), "stored": now}
+    row["learnt"] = row["features"] is None
     return row
 
 

@@ -6,6 +6,7 @@ Deterministic: the same state, features and seed give the same slate on every re
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -33,20 +34,28 @@ class SlatePolicy(ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, state: LinearState, share: float = 0.05, ridge: float = 1.0, frozen: bool = False):
+    def __init__(
+        self,
+        state: LinearState,
+        share: float = 0.05,
+        ridge: float = 1.0,
+        frozen: bool = False,
+        prior: Mapping[str, float] | None = None,
+    ):
         """
         Args:
             state: what was learnt so far; `observe` goes on from it.
             share: of the slates that are drawn uniformly at random, 0 … 1.
             ridge: precision of the prior on the weights.
             frozen: no exploration of any kind: every slate is the best by the model's mean.
+            prior: weights of features before anything is learnt, 0 for those that are not named.
 
         Raises:
             PolicyError: a share outside 0 … 1 or a ridge ≤ 0.
         """
         if not 0 <= share <= 1 or not ridge > 0:
             raise PolicyError(f"a policy needs 0 ≤ share ≤ 1 and ridge > 0, got {share} and {ridge}.")
-        self.state, self.share, self.ridge, self.frozen = state, share, ridge, frozen
+        self.state, self.share, self.ridge, self.frozen, self.prior = state, share, ridge, frozen, prior
         self._posterior: tuple[str, Posterior] | None = None
 
     @property
@@ -59,7 +68,7 @@ class SlatePolicy(ABC):
         """Of the state as it is now; computed once for each version."""
         version = self.state.version
         if self._posterior is None or self._posterior[0] != version:
-            self._posterior = (version, self.state.posterior(self.ridge))
+            self._posterior = (version, self.state.posterior(self.ridge, self.prior))
         return self._posterior[1]
 
     def observe(self, features: np.ndarray, rewards: np.ndarray, examination: np.ndarray | None = None) -> None:

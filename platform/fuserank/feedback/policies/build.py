@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from fuserank.config import Policy
 from fuserank.errors import PolicyError
 from fuserank.feedback.policies.base import SlatePolicy
 from fuserank.feedback.policies.epsilon_greedy import EpsilonGreedy
@@ -28,3 +29,9 @@ def build_policy(kind: str, state: LinearState, **settings: Any) -> SlatePolicy:
         return POLICIES[kind](state, **settings)
     except TypeError as error:
         raise PolicyError(f"policy {kind}: {error}.") from None
+
+
+def configured(kind: str, state: LinearState, settings: Policy, **more: Any) -> SlatePolicy:
+    """The policy of that name with the config's numbers; `more` of its constructor's settings."""
+    own = {"linucb": {"alpha": settings.alpha}, "thompson": {"noise": settings.noise, "samples": settings.samples}}
+    return build_policy(kind, state, share=settings.share, ridge=settings.ridge, **own.get(kind, {}), **more)

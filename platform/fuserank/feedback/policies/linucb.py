@@ -3,6 +3,8 @@
 Given the state it is deterministic; with the uniform share its propensities are exact.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fuserank.errors import PolicyError
@@ -16,13 +18,19 @@ class LinUCB(SlatePolicy):
     kind = "linucb"
 
     def __init__(
-        self, state: LinearState, share: float = 0.05, ridge: float = 1.0, frozen: bool = False, alpha: float = 0.5
+        self,
+        state: LinearState,
+        share: float = 0.05,
+        ridge: float = 1.0,
+        frozen: bool = False,
+        prior: Mapping[str, float] | None = None,
+        alpha: float = 0.5,
     ):
         """
         Args:
             alpha: ≥ 0, how much doubt counts for a candidate; the rest as SlatePolicy.
         """
-        super().__init__(state, share, ridge, frozen)
+        super().__init__(state, share, ridge, frozen, prior)
         if not alpha >= 0:
             raise PolicyError(f"LinUCB needs alpha ≥ 0, got {alpha}.")
         self.alpha = alpha

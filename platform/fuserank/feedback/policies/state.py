@@ -7,7 +7,7 @@ grouping of the same events gives the same bits. Saved as JSON, never pickled.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,11 +118,22 @@ class LinearState:
     def copy(self) -> "LinearState":
         return self.merge(LinearState(self.names))
 
-    def posterior(self, ridge: float) -> Posterior:
-        """Ridge regression by Cholesky; `ridge` > 0 is the precision of the prior N(0, I/ridge) (noise 1)."""
+    @property
+    def key(self) -> str:
+        """Twelve hex digits of a hash of the features' names."""
+        return hashlib.sha256(json.dumps(self.names).encode()).hexdigest()[:12]
+
+    def posterior(self, ridge: float, prior: Mapping[str, float] | None = None) -> Posterior:
+        """Ridge regression by Cholesky.
+
+        Args:
+            ridge: > 0, the precision of the prior N(prior, I/ridge) (noise 1).
+            prior: weights of features before anything is learnt, 0 for those that are not named.
+        """
+        believed = np.array([(prior or {}).get(name, 0.0) for name in self.names])
         precision = self.gram + ridge * np.eye(len(self.names))
         whiten = np.linalg.inv(np.linalg.cholesky(precision))
-        return Posterior(whiten.T @ (whiten @ self.response), whiten)
+        return Posterior(whiten.T @ (whiten @ (self.response + ridge * believed)), whiten)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON."""

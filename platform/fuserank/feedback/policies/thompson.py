@@ -5,6 +5,8 @@ further draws, independent of the one shown, and logged with its standard error.
 estimate is never below its floor.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fuserank.errors import PolicyError
@@ -24,6 +26,7 @@ class Thompson(SlatePolicy):
         share: float = 0.05,
         ridge: float = 1.0,
         frozen: bool = False,
+        prior: Mapping[str, float] | None = None,
         noise: float = 0.3,
         samples: int = 256,
     ):
@@ -32,7 +35,7 @@ class Thompson(SlatePolicy):
             noise: standard deviation of a reward around its mean (clicks: √(p(1−p)), about .3 at p = .1).
             samples: ≥ 2, draws that a propensity is estimated from. The rest as SlatePolicy.
         """
-        super().__init__(state, share, ridge, frozen)
+        super().__init__(state, share, ridge, frozen, prior)
         if not noise >= 0 or samples < 2:
             raise PolicyError(f"Thompson sampling needs noise ≥ 0 and samples ≥ 2, got {noise} and {samples}.")
         self.noise, self.samples = noise, samples
