@@ -51,7 +51,7 @@ class Live:
         Raises:
             StoreError: the database failed.
         """
-        from serve.recommender import reviews
+        from serve.popularity import reviews
 
         self._scratch = scratch_folder()
         self.catalogue = LiveCatalogue(base, base_seq, product_text, self._scratch)
@@ -105,7 +105,7 @@ class Live:
             threading.Thread(target=self._compact, args=(job,), name="compaction", daemon=True).start()
 
     def _count_popularity(self) -> None:
-        from serve.recommender import popularity
+        from serve.popularity import popularity
 
         self.popularity = popularity(self._ratings, self._counts)
 

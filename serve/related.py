@@ -1,9 +1,10 @@
-"""Recommendations and similar products: one vector a request, no words, nothing reranked. Part of the retriever.
+"""Recommendations and similar products: no words, nothing reranked. Part of the retriever.
 
 Legend: B requests, K candidates, E width of a fused vector.
 """
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,70 +12,101 @@ import numpy as np
 from fuserank.errors import FilterError
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.history import Turn, turns
+from fuserank.feedback.neighbours import Neighbours
+from fuserank.feedback.sequences import sequence
 from fuserank.retrieval import policy_inputs
-from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
+from fuserank.retrieval.blend import Blend, Blender, Wish
+from fuserank.retrieval.expected import Expected
+from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from serve.live import Live
 from serve.messages import Found, RetrieverQuery, Source
 
 if TYPE_CHECKING:
     from fuserank.models.fused import FusedModel
 
-LATEST = 5  # turns whose products stand for a user that no recommender reads
 NEWEST = 2000  # of the products that nobody has turned to, the latest are looked through for fresh candidates
 
 
 class Related:
     """Answers for one generation."""
 
-    def __init__(self, live: Live, retriever: Retriever, model: "FusedModel", behaviour: Behaviour, fresh: int):
+    def __init__(
+        self,
+        live: Live,
+        retriever: Retriever,
+        model: "FusedModel",
+        behaviour: Behaviour,
+        neighbours: Neighbours,
+        blend: Blend = Blend(),
+        fresh: int = 0,
+    ):
         """
         Args:
+            blend: how much each part of a recommendation counts.
             fresh: of the candidates that a policy draws from, how many nobody has turned to yet.
         """
         self._live, self._catalogue, self._retriever = live, live.catalogue, retriever
         self._model, self._behaviour, self._fresh = model, behaviour, fresh
+        recommender = model.recommender
+        self._expected = None if recommender is None else Expected(recommender, live.catalogue)
+        self._blender = Blender(retriever, behaviour, neighbours, self._expected, blend)
 
     def answer(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
-        """One vector search for the whole batch."""
-        from serve.recommender import user_vectors
-
+        """One vector search for all recommendations of the batch, and one for all that asks for similar products."""
         events = [self.events(query) for query in queries]
         pasts = [turns(found) for found in events]
-        known = [i for i, query in enumerate(queries) if query.ask.kind == "recommend" and pasts[i]]
-        recommender = self._model.recommender
-        vectors: dict[int, tuple[np.ndarray, Source]] = {}
-        if recommender is not None and known:
-            users = user_vectors(recommender, self._catalogue.vectors, [pasts[i] for i in known])
-            vectors = {i: (vector, "recommender") for i, vector in zip(known, users, strict=True)}
-        for i, query in enumerate(queries):
-            if i not in vectors and pasts[i]:
-                latest = [row for row, _, _ in pasts[i]][-LATEST:]
-                source: Source = "similar" if query.ask.kind == "similar" else "content"
-                vectors[i] = (self._catalogue.vectors[np.array(latest)].mean(0), source)
         excluded = [
             sorted({row for row, _, _ in found if query.ask.exclude_seen} | set(self.rows(query.ask.exclude)))
             for query, found in zip(queries, events, strict=True)
         ]
-        requests = [
-            SearchRequest(
-                query_vector=vector,
-                filter=queries[i].ask.filter,
-                candidates=max(queries[i].ask.depth, queries[i].ask.pool),
-                exclude=excluded[i],
-            )
-            for i, (vector, _) in vectors.items()
-        ]
-        nearest = dict(zip(vectors, self._retriever.search(requests), strict=True))
-        found = [
-            self._found(nearest[i], vectors[i][1]) if i in nearest else self._popular(query, excluded[i])
+        found: dict[int, Found | Exception] = {}
+        found |= self._recommended(queries, pasts, excluded)
+        found |= self._similar(queries, pasts, excluded)
+        return [
+            found[i] if i in found else self._told(query, self._popular(query, excluded[i]), None, [], excluded[i])
             for i, query in enumerate(queries)
         ]
-        return [
-            self._told(query, one, vectors.get(i, (None, ""))[0], pasts[i], excluded[i])
-            if query.ask.pool and isinstance(one, Found)
-            else one
-            for i, (query, one) in enumerate(zip(queries, found, strict=True))
+
+    def _recommended(
+        self, queries: list[RetrieverQuery], pasts: list[list[Turn]], excluded: list[list[int]]
+    ) -> dict[int, Found | Exception]:
+        known = [i for i, query in enumerate(queries) if query.ask.kind == "recommend" and pasts[i]]
+        users: Sequence[np.ndarray | None] = [None] * len(known)
+        if self._expected is not None and known:
+            users = list(self._expected.users([sequence(pasts[i]) for i in known]))
+        source: Source = "content" if self._expected is None else "recommender"
+        recent = [[row for row, _, _ in pasts[i]] for i in known]
+        wishes = [
+            Wish(rows, user, queries[i].ask.filter, excluded[i])
+            for i, rows, user in zip(known, recent, users, strict=True)
         ]
+        depths = [max(queries[i].ask.depth, queries[i].ask.pool) for i in known]
+        answers: dict[int, Found | Exception] = {}
+        for i, wish, found in zip(known, wishes, self._blender.recommend(wishes, depths), strict=True):
+            if isinstance(found, tuple):
+                best = Found(*found, None, source, self._model.modalities)
+                answers[i] = self._told(queries[i], best, wish, pasts[i], excluded[i])
+            else:
+                answers[i] = found
+        return answers
+
+    def _similar(
+        self, queries: list[RetrieverQuery], pasts: list[list[Turn]], excluded: list[list[int]]
+    ) -> dict[int, Found | Exception]:
+        asked = [i for i, query in enumerate(queries) if query.ask.kind == "similar" and pasts[i]]
+        requests = [
+            SearchRequest(
+                query_vector=self._catalogue.vectors[np.array([row for row, _, _ in pasts[i]])].mean(0),
+                filter=queries[i].ask.filter,
+                candidates=queries[i].ask.depth,
+                exclude=excluded[i],
+            )
+            for i in asked
+        ]
+        return {
+            i: found.error or Found(found.rows, found.score, None, "similar", self._model.modalities)
+            for i, found in zip(asked, self._retriever.search(requests), strict=True)
+        }
 
     def events(self, query: RetrieverQuery) -> list[Turn]:
         """Stored events and products looked at just now, oldest first; products this generation lacks are left out."""
@@ -88,9 +120,6 @@ class Related:
         rows = self._catalogue.rows
         return [rows[product_id] for product_id in product_ids if product_id in rows]
 
-    def _found(self, found: Candidates, source: Source) -> Found | Exception:
-        return found.error or Found(found.rows, found.score, None, source, self._model.modalities)
-
     def _popular(self, query: RetrieverQuery, excluded: list[int]) -> Found | Exception:
         """For users nothing is known of."""
         try:
@@ -102,31 +131,37 @@ class Related:
         return Found(best, popularity[best], None, "popularity", self._model.modalities)
 
     def _told(
-        self, query: RetrieverQuery, found: Found, user: np.ndarray | None, past: list[Turn], excluded: list[int]
-    ) -> Found:
-        """With fresh products among the candidates, and all that a policy is told of each."""
+        self,
+        query: RetrieverQuery,
+        found: Found | Exception,
+        wish: Wish | None,
+        past: list[Turn],
+        excluded: list[int],
+    ) -> Found | Exception:
+        """For a policy: with fresh products among the candidates, and all that it is told of each."""
+        if not query.ask.pool or isinstance(found, Exception):
+            return found
         rows, score = found.rows, found.score
         lacking = min(self._fresh, query.ask.pool - 1) - int(self._behaviour.unseen(rows).sum())
         if lacking > 0:
-            new, worth = self._new(query, user, np.setdiff1d(self._allowed(query, excluded), rows), lacking)
+            new, worth = self._new(wish, np.setdiff1d(self._allowed(query, excluded), rows), lacking)
             kept = min(len(rows), query.ask.pool - len(new))
             rows, score = np.concatenate([rows[:kept], new]), np.concatenate([score[:kept], worth])
             best = np.lexsort((rows, -score))
             rows, score = rows[best], score[best]
-        told = policy_inputs.recommended(rows, self._catalogue, self._behaviour, [row for row, _, _ in past], user)
+        recent, user = [row for row, _, _ in past], None if wish is None else self._blender.content(wish.recent)
+        told = policy_inputs.recommended(rows, self._catalogue, self._behaviour, recent, user)
         return Found(rows, score, None, found.source, found.modalities, told=told)
 
-    def _new(
-        self, query: RetrieverQuery, user: np.ndarray | None, allowed: np.ndarray, count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Of the latest products that nobody has turned to: those nearest to the user, for strangers the latest."""
+    def _new(self, wish: Wish | None, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the latest products that nobody has turned to: the best for the user, for strangers the latest."""
         new = allowed[self._behaviour.unseen(allowed)][-NEWEST:]
-        if user is None:
+        if wish is None:
             new = new[::-1][:count]
             return new, self._live.popularity[new]
-        near = np.asarray(self._catalogue.vectors[new], np.float32) @ np.asarray(user, np.float32)
-        best = np.argsort(-near, kind="stable")[:count]
-        return new[best], near[best].astype(np.float32)
+        score = self._blender.scores(new, wish)
+        best = np.argsort(-score, kind="stable")[:count]
+        return new[best], score[best]
 
     def _allowed(self, query: RetrieverQuery, excluded: list[int]) -> np.ndarray:
         """Rows that may be shown, in order. Raises FilterError."""

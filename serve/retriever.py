@@ -17,6 +17,8 @@ from fuserank.errors import FuserankError
 from fuserank.features.featurizer import Featurizer
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.history import turns
+from fuserank.feedback.neighbours import Neighbours
+from fuserank.retrieval.blend import Blend
 from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
@@ -75,7 +77,10 @@ class Searcher:
         self._model = load_model(opened.model_folder, ())  # the encoder deployments run the encoders
         self._candidates, self._depth, self._whole = candidates, depth, max(candidates, facet_depth)
         self._behaviour = Behaviour.load(opened.model_folder)
-        self._related = Related(self.live, self._retriever, self._model, self._behaviour, fresh)
+        neighbours = Neighbours.load(opened.model_folder, opened.catalogue.size)
+        self._related = Related(
+            self.live, self._retriever, self._model, self._behaviour, neighbours, Blend.of(opened.manifest), fresh
+        )
         self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
 
     def answer(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:

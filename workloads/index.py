@@ -32,7 +32,7 @@ def _index(experiment: Experiment, folder: Path) -> dict:
     from fuserank.training.encode import encode_table
     from fuserank.training.splits import open_splits
     from fuserank.training.supervised import fused_table
-    from workloads import recommending, reranking
+    from workloads import blending, reranking
 
     preprocess = stage_folder(experiment, "preprocess")
     trained = stage_folder(experiment, "train") / "model"
@@ -56,11 +56,9 @@ def _index(experiment: Experiment, folder: Path) -> dict:
         )
         save_weights(reranker, staged / "reranker.safetensors")
         behaviour.save(staged)
-        fused = fused_table(model, (vectors, mask), device).cpu().numpy()
-        follow = {}
-        if model.recommender is not None:
-            ids = products["product_id"].to_pylist()
-            follow = recommending.fit(preprocess, staged, model.recommender.cpu(), ids, fused, experiment.seed)
+        matrix = fused_table(model, (vectors, mask), device).cpu().numpy()
+        blend, blended, neighbours = blending.fit(experiment, model, shop, device)
+        neighbours.save(staged)
         tools = Path(scratch) / "featurizer"
         featurizer.save(tools)
         identity = write_generation(
@@ -68,7 +66,7 @@ def _index(experiment: Experiment, folder: Path) -> dict:
             products=products,
             modality_vectors=vectors.numpy(),
             mask=mask.numpy(),
-            vectors=fused,
+            vectors=matrix,
             texts=texts,
             model_folder=staged,
             featurizer_folder=tools,
@@ -82,10 +80,11 @@ def _index(experiment: Experiment, folder: Path) -> dict:
                 "candidates": experiment.index.candidates,
                 "hybrid": dataclasses.asdict(hybrid),
                 "reranker": lift,
-                "recommender": follow,
+                "blend": dict(blend.weights),
+                "blended": blended,
             },
         )
-    return {"generation": identity, "products": products.num_rows, "reranker": lift, "recommender": follow}
+    return {"generation": identity, "products": products.num_rows, "reranker": lift, "blended": blended}
 
 
 def answering(experiment: Experiment) -> list[str]:

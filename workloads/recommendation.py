@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fuserank.config import Experiment
+from fuserank.errors import FilterError
 from fuserank.evaluation.groups import category_shares
 from fuserank.evaluation.recommend import (
     ItemNeighbours,
@@ -21,11 +22,15 @@ from fuserank.evaluation.recommend import (
 )
 from fuserank.evaluation.slices import ALL
 from fuserank.evaluation.systems import Values, compare
-from fuserank.feedback import recommendations
+from fuserank.feedback.behaviour import count_turns
+from fuserank.feedback.neighbours import Neighbours
 from fuserank.feedback.questions import questions
 from fuserank.feedback.sequences import training_sequences
 from fuserank.models.fused import FusedModel
+from fuserank.retrieval.blend import Blend, Blender, Wish
+from fuserank.retrieval.expected import Expected
 from fuserank.retrieval.generation import Generation
+from fuserank.retrieval.pipeline import Retriever
 from workloads.beyond import list_figures
 
 USERS_AT_ONCE = 256
@@ -48,18 +53,23 @@ def evaluate_recommendation(
     trained = [sequence["rows"].tolist() for sequence in training_sequences(events, ids)]
     popular, neighbours = popularity(trained, size), ItemNeighbours(trained, size)
     vectors = np.asarray(generation.catalogue.vectors, np.float32)
-    blended = recommendations.load(generation.model_folder, model.recommender, vectors)
+    expected = Expected(model.recommender, generation.catalogue)
+    counted = count_turns(trained, size)
+    near = Neighbours.load(generation.model_folder, size)
+    blender = Blender(Retriever(generation.catalogue), counted, near, expected, Blend.of(generation.manifest))
     systems = ("recommended", "recommender", "neighbours", "popularity")
     ranks = {name: np.zeros(len(users), np.int64) for name in systems}
     k = experiment.evaluate.k
     lists = {name: np.full((len(users), k), -1, np.int64) for name in ranks}
     for start in range(0, len(users), USERS_AT_ONCE):
         part = slice(start, start + USERS_AT_ONCE)
-        parts = blended.parts(known[part])
-        whole = parts.blended(blended.blend)
+        wanted = expected.users(known[part])
+        pasts = [past["rows"].tolist() for past in known[part]]
+        wishes = [Wish(rows, user, exclude=np.unique(rows)) for rows, user in zip(pasts, wanted, strict=True)]
+        best = blender.recommend(wishes, [k] * len(wishes))
         for place, (past, target) in enumerate(zip(known[part], targets[part], strict=True)):
             seen = past["rows"].tolist()
-            scores = (whole[place], parts.recommender[place], neighbours.scores(seen), popular)
+            scores = (served(best[place], size), expected.scores(wanted[place]), neighbours.scores(seen), popular)
             for name, found in zip(systems, scores, strict=True):
                 ranks[name][start + place] = target_rank(found, target, seen)
                 lists[name][start + place] = top_rows(found, k, seen)
@@ -82,3 +92,13 @@ def evaluate_recommendation(
         for name, metrics in values.items()
     ]
     return figures, pa.concat_tables(per_user)
+
+
+def served(found: tuple[np.ndarray, np.ndarray] | FilterError, size: int) -> np.ndarray:
+    """float64 [N]: the scores of an answer's candidates; all else lies below them. Raises FilterError."""
+    if isinstance(found, FilterError):
+        raise found
+    rows, score = found
+    scores = np.full(size, -np.inf)
+    scores[rows] = score
+    return scores

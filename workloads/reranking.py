@@ -103,7 +103,7 @@ def _judged(
         mine = shop.vectors[torch.from_numpy(rows)]
         texts = ["" if h else shop.texts[r] for r, h in zip(rows, hide, strict=True)]
         with tempfile.TemporaryDirectory() as scratch:
-            catalogue = _catalogue(model, part, mine, shown, texts, Path(scratch), typos, device)
+            catalogue = catalogue_of(model, part, mine, shown, texts, Path(scratch), typos, device)
             requests = [
                 SearchRequest(words[q], fused[i], heads[i], candidates=experiment.index.candidates)
                 for i, q in enumerate(validation.query_rows)
@@ -137,7 +137,9 @@ def _clicked(
     seen: list[RerankInputs] = []
     grades, gains, judged, owners = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
-        catalogue = _catalogue(model, shop.products, shop.vectors, shop.mask, shop.texts, Path(scratch), typos, device)
+        catalogue = catalogue_of(
+            model, shop.products, shop.vectors, shop.mask, shop.texts, Path(scratch), typos, device
+        )
         for session, rows, inputs in session_inputs(
             preprocess,
             model,
@@ -169,7 +171,7 @@ def take(inputs: RerankInputs, places: np.ndarray) -> RerankInputs:
     return dataclasses.replace(inputs, **{name: getattr(inputs, name)[places] for name in names})
 
 
-def _catalogue(
+def catalogue_of(
     model: FusedModel,
     products: pa.Table,
     vectors: torch.Tensor,
@@ -179,6 +181,7 @@ def _catalogue(
     typos: bool,
     device: torch.device,
 ) -> Catalogue:
+    """The products as an index of their own, its words below `scratch`."""
     matrix = fused_table(model, (vectors, mask), device).cpu().numpy()
     lexical = LexicalIndex.build(texts, scratch, typos)
     index = VectorIndex.build(matrix, "flat")

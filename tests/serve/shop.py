@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,10 +16,8 @@ from fuserank import config
 from fuserank.features.attributes import AttributeVocabulary
 from fuserank.features.batch import collate
 from fuserank.features.featurizer import FeatureSettings, Featurizer
-from fuserank.feedback import recommendations
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.neighbours import Neighbours
-from fuserank.feedback.recommendations import Blend
 from fuserank.models.build import build_model
 from fuserank.models.candidates import feature_names
 from fuserank.models.checkpoint import save_model, save_weights
@@ -70,8 +69,12 @@ def products(media: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, PRODUCT)
 
 
-def build_run(root: Path) -> config.Experiment:
-    """Write a run with a finished index below `root`; returns its experiment."""
+def build_run(root: Path, make: Callable[[Path], pa.Table] = products) -> config.Experiment:
+    """Write a run with a finished index below `root`; returns its experiment.
+
+    Args:
+        make: writes media into a folder and gives the products.
+    """
     torch.manual_seed(0)
     experiment = config.validate(
         {
@@ -88,10 +91,10 @@ def build_run(root: Path) -> config.Experiment:
         }
     )
     media = root / "tiny" / "preprocess" / "media"
-    table = products(media)
+    table = make(media)
     documents = table.to_pylist()
     featurizer = Featurizer.fit(
-        [document["title"] for document in documents],
+        [document["title"] or "" for document in documents],
         [float(np.log(12.5)), float(np.log(40.5))],
         FeatureSettings(image_size=(32, 32), attributes=AttributeVocabulary.fit(documents)),
         vocabulary=200,
@@ -104,13 +107,12 @@ def build_run(root: Path) -> config.Experiment:
     ).eval()
     save_model(model, root / "model")
     Behaviour.nothing(len(documents)).save(root / "model")
-    nothing = np.zeros(len(documents), np.int64)
-    recommendations.save(root / "model", Neighbours.count([], len(documents)), nothing, Blend())
+    Neighbours.count([], len(documents)).save(root / "model")
     save_weights(Reranker(len(feature_names(MODALITIES))), root / "model" / "reranker.safetensors")
     vectors, mask = np.zeros((len(documents), 4, 32), np.float32), np.zeros((len(documents), 4), bool)
     texts = [featurizer.product_text(document) for document in documents]
     values = [
-        featurizer.text(texts),
+        [tokens if text else None for tokens, text in zip(featurizer.text(texts), texts, strict=True)],
         [featurizer.image((media / n[0][:2] / n[0]).read_bytes()) if (n := d["images"]) else None for d in documents],
         [featurizer.price(document["price"]) for document in documents],
         [featurizer.attributes(document) for document in documents],

@@ -204,7 +204,7 @@ def test_the_storefront_needs_nothing_from_elsewhere(client: TestClient):
 def test_popularity_draws_few_reviews_to_the_average():
     import pyarrow as pa
 
-    from serve.recommender import popularity, reviews
+    from serve.popularity import popularity, reviews
 
     table = pa.table({"rating": [5.0, 4.5, None, 1.0], "review_count": [1, 1000, None, 1000]})
     scores = popularity(*reviews(table))

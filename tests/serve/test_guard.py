@@ -143,6 +143,7 @@ def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, da
         "admin": {
             "GET /metrics", "GET /v1/admin/keys", "POST /v1/admin/keys", "POST /v1/admin/keys/{key_id}/rotate",
             "POST /v1/admin/keys/{key_id}/revoke", "POST /v1/generations/{generation}/activate",
+            "GET /v1/admin/policy", "POST /v1/admin/policy",
         },
         None: {"GET /v1/health/live", "GET /v1/health/ready", "GET /", "GET /{page}"},
     }  # fmt: skip

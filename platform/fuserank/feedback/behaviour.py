@@ -5,7 +5,7 @@ N products · K candidates · R counted pairs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,15 @@ class Behaviour:
         found[:, 2] = together[rows]
         return found
 
+    def neighbours(self, recent: Sequence[int]) -> np.ndarray:
+        """int64 rows that are turned to together with any of these, the strongest first."""
+        together: dict[int, float] = {}
+        for row in dict.fromkeys(recent):
+            begin, end = np.searchsorted(self.left, [row, row + 1])
+            for other, weight in zip(self.right[begin:end].tolist(), self.weight[begin:end].tolist(), strict=True):
+                together[other] = together.get(other, 0.0) + weight
+        return np.array(sorted(together, key=lambda row: (-together[row], row)), np.int64)
+
     def unseen(self, rows: np.ndarray) -> np.ndarray:
         """bool [K]: nobody has turned to it."""
         known = rows < len(self.popularity)
@@ -79,8 +88,7 @@ def count_behaviour(events: pa.Table, product_ids: list[str], before: int | None
     if before is not None:
         events = events.filter(pc.call_function("less", [events["timestamp"].cast(pa.int64()), pa.scalar(before)]))
     size = len(product_ids)
-    histories = [found["rows"].tolist() for found in user_sequences(events, product_ids).values()]
-    turned = np.bincount(np.concatenate([np.zeros(0, np.int64), *histories]).astype(np.int64), minlength=size)
+    counted = count_turns([found["rows"].tolist() for found in user_sequences(events, product_ids).values()], size)
     row_of = {product: row for row, product in enumerate(product_ids)}
     shown, clicked = np.zeros(size), np.zeros(size)
     for kind, product in zip(events["type"].to_pylist(), events["product_id"].to_pylist(), strict=True):
@@ -88,10 +96,16 @@ def count_behaviour(events: pa.Table, product_ids: list[str], before: int | None
             (shown if kind == "impression" else clicked)[row_of[product]] += 1
     average = min(clicked.sum() / max(shown.sum(), 1), 1.0) or 1.0
     rate = (clicked + PRIOR * average) / (np.maximum(shown, clicked) + PRIOR)
-    neighbours = ItemNeighbours(histories, size)
+    return replace(counted, click_rate=(rate / average - 1).astype(np.float32) * (clicked.sum() > 0))
+
+
+def count_turns(histories: Sequence[Sequence[int]], products: int) -> Behaviour:
+    """Behaviour of histories of product rows; they tell nothing of clicks."""
+    rows = np.concatenate([np.zeros(0, np.int64), *(np.asarray(history, np.int64) for history in histories)])
+    turned, neighbours = np.bincount(rows, minlength=products), ItemNeighbours(histories, products)
     return Behaviour(
         np.log1p(turned / max(turned.mean(), 1e-9)).astype(np.float32),
-        (rate / average - 1).astype(np.float32) * (clicked.sum() > 0),
+        np.zeros(products, np.float32),
         neighbours.left,
         neighbours.right,
         neighbours.weight.astype(np.float32),

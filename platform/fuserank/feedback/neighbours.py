@@ -6,10 +6,17 @@ N products · P pairs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
+from fuserank.errors import ModelError
+
+FILE = "neighbours.safetensors"
 WINDOW = 20  # turns apart at most
+LATEST = 50  # turns of a past that count
 KEPT = 200  # neighbours of a product, the nearest
 
 
@@ -50,6 +57,24 @@ class Neighbours:
         kept = np.sort(order[rank < KEPT])
         return cls(left[kept], right[kept], weight[kept].astype(np.float32), products)
 
+    def save(self, folder: Path) -> None:
+        """Write FILE."""
+        save_file({"left": self.left, "right": self.right, "weight": self.weight}, folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path, products: int) -> "Neighbours":
+        """Raises ModelError: the file is missing or damaged."""
+        try:
+            return cls(**load_file(folder / FILE), products=products)
+        except (OSError, SafetensorError, TypeError) as error:
+            raise ModelError(f"{folder / FILE} cannot be read: {error}", "Run `fuserank index` again.") from error
+
+    def best(self, past: np.ndarray, count: int) -> np.ndarray:
+        """int64 [≤ count]: the rows nearest to a past, best first."""
+        score = self.scores(past, self.products)
+        rows = np.flatnonzero(score)
+        return rows[np.lexsort((rows, -score[rows]))][:count]
+
     def scores(self, past: np.ndarray, size: int) -> np.ndarray:
         """float32 [size] of one user.
 
@@ -58,7 +83,7 @@ class Neighbours:
             size: rows of the catalogue now, at least `products`.
         """
         found = np.zeros(size, np.float32)
-        latest = list(dict.fromkeys(reversed(np.asarray(past, np.int64).tolist())))
+        latest = list(dict.fromkeys(reversed(np.asarray(past, np.int64).tolist())))[:LATEST]
         begin, end = np.searchsorted(self.left, latest), np.searchsorted(self.left, latest, side="right")
         for place in range(len(latest)):
             part = slice(begin[place], end[place])

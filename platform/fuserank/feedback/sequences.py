@@ -3,7 +3,7 @@
 U users · T events of a history.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,16 @@ def _arrays(events: list[tuple[float, int, int]]) -> dict[str, np.ndarray]:
         "rows": np.array([e[1] for e in merged], np.int64),
         "types": np.array([e[2] for e in merged], np.int64),
         "times": np.array([e[0] for e in merged], np.float64),
+    }
+
+
+def sequence(turns: Sequence[tuple[int, str, float]]) -> dict[str, np.ndarray]:
+    """Turns (feedback/history.py) as one of `user_sequences`."""
+    rows, types, times = zip(*turns, strict=True) if turns else ((), (), ())
+    return {
+        "rows": np.array(rows, np.int64),
+        "types": np.array([EVENT_TYPES.index(kind) for kind in types], np.int64),
+        "times": np.array(times, np.float64),
     }
 
 

@@ -67,6 +67,10 @@ class Catalogue:
         """A catalogue that does not change has one version; see delta.LiveCatalogue."""
         return 0
 
+    def take_moved(self) -> np.ndarray:
+        """No row ever changes; see delta.LiveCatalogue."""
+        return np.zeros(0, np.int64)
+
     @property
     def size(self) -> int:
         """N, the number of products."""

@@ -120,6 +120,11 @@ class LiveCatalogue:
         self.seq = changes[-1].seq
         self.version += 1
 
+    def take_moved(self) -> np.ndarray:
+        """int64 rows whose vectors changed since this was last called."""
+        moved, self.vector_index.moved = self.vector_index.moved, set()
+        return np.array(sorted(moved), np.int64)
+
     def compaction(self) -> Callable[[], Callable[[], None]]:
         """Take a snapshot; the job returned makes new parts, in any thread, and returns what installs them, which is to
         be called where `apply` is. One at a time."""

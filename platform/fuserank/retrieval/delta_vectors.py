@@ -30,6 +30,7 @@ class DeltaVectors:
         self._delta = tuple(np.zeros((0, *part.shape[1:]), part.dtype) for part in arrays)
         self._count = 0
         self._since: set[int] | None = None  # rows changed since a compaction began
+        self.moved: set[int] = set()  # rows with other vectors than when somebody last asked
         self.fused = RowReader(self, 0)
         self.modalities = RowReader(self, 1)
         self.mask = RowReader(self, 2)
@@ -49,6 +50,7 @@ class DeltaVectors:
     def put(self, row: int, fused: np.ndarray, modalities: np.ndarray, mask: np.ndarray) -> None:
         """The row's vectors from now on."""
         self._touch(row)
+        self.moved.add(row)
         slot = int(self._slot[row])
         if slot < 0:
             if self._count == len(self._rows):

@@ -47,7 +47,7 @@ def recommended(
 
     Args:
         recent: rows of the user's turns, oldest first.
-        user: float32 [E], the vector the candidates were found by, None for strangers.
+        user: float32 [E], the direction of the user's latest turns, None for strangers.
     """
     past = np.array(recent, np.int64)
     vectors, present = catalogue.modality_vectors[rows], catalogue.mask[rows]

@@ -34,7 +34,7 @@ class NextItem(nn.Module):
     """Batch of histories → the loss of the next product after every event."""
 
     def __init__(self, recommender: Recommender, vectors: Tensor, share: Tensor, options: config.Recommend):
-        """vectors: [N, E]. share: [N], of all targets."""
+        """vectors: [N, E]. share: [N], of all turns."""
         super().__init__()
         self.recommender, self.options = recommender, options
         self.vectors, self.share = vectors, share
@@ -52,6 +52,7 @@ class NextItem(nn.Module):
         else:
             candidates = torch.arange(size, device=device)
         hidden = torch.rand(len(candidates), device=device) < self.options.id_dropout
+        hidden |= self.share[candidates] == 0
         table = self.recommender.table(self.vectors[candidates], torch.where(hidden, UNKNOWN, candidates))
         place = torch.searchsorted(candidates, rows)
         items = table[place[:, :-1].clamp(max=len(candidates) - 1)]
@@ -84,9 +85,12 @@ def fit_recommender(
     Returns:
         `hr@10` and `ndcg@10` on the questions (none where there are no questions) and the mean loss.
     """
-    rows, mask = histories["rows"][:, 1:], histories["mask"][:, 1:]
-    counts = np.bincount(rows[mask], minlength=len(vectors)).astype(np.float32)
+    rows = histories["rows"]
+    counts = np.bincount(rows[histories["mask"]], minlength=len(vectors)).astype(np.float32)
     share = torch.from_numpy(counts / max(counts.sum(), 1))
+    if recommender.ids is not None:  # what nobody turned to has nothing to learn: it stands by its content
+        with torch.no_grad():
+            recommender.ids.weight[torch.from_numpy(counts == 0).to(recommender.ids.weight.device)] = 0
     module = NextItem(recommender, vectors.to(device), share.to(device), options).to(device)
     chosen = [asked[i] for i in np.sort(np.random.default_rng((seed, 8)).permutation(len(asked))[:ASKED])]
     steps = options.epochs * -(-len(rows) // options.batch_size)
