@@ -75,7 +75,7 @@ def batched(folder: Path, candidates: int) -> FastAPI:
     """Requests gather while a batch is computed."""
     app, models, thread = FastAPI(), Models(folder, candidates), ThreadPoolExecutor(1)
 
-    async def run(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def run(requests: list[dict[str, Any]], waiting: list[asyncio.Future[Any]]) -> list[dict[str, Any]]:
         texts, limit = [request["text"] for request in requests], requests[0]["limit"]
         return await asyncio.get_running_loop().run_in_executor(thread, models.search, texts, limit)
 

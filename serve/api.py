@@ -22,6 +22,7 @@ from serve.api_refine import Facet, Facets, Group, Sort, sort_keys
 
 Identifier = Annotated[str, Field(min_length=1, max_length=256)]
 Limit = Annotated[int, Field(ge=1, description="hits in one answer, at most serve.max_limit")]
+Deadline = Annotated[int, Field(ge=1, le=60_000, description="what there is no time for is left out: see `degraded`")]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=100)]
 
 
@@ -66,7 +67,7 @@ class SearchRequest(Body):
         description='e.g. {"and": [{"price": {"lte": 80}}, {"category": ["shoes"]}]}; applied before ranking',
     )
     exclude: Annotated[list[Identifier], Field(max_length=1000)] = []
-    deadline_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
+    deadline_ms: Deadline | None = None
     explain: bool = False
     facets: Facets = Field([], description="fields to count: brand, category, in_stock, price, …, attributes.NAME")
     sort: Sort = Field([], description='e.g. [{"price": "asc"}]; missing values come last, equal ones by relevance')
@@ -105,7 +106,7 @@ class RecommendRequest(Body):
     limit: Limit = 10
     filter: dict[str, Any] | None = None
     exclude_seen: bool = Field(True, description="leave out products the user has had an event with")
-    deadline_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
+    deadline_ms: Deadline | None = None
 
 
 class EventIn(BaseModel):
@@ -179,9 +180,13 @@ class Answer(BaseModel):
 
     request_id: str
     took_ms: float
-    stages: dict[str, float] = Field(description="milliseconds: queue, encode, retrieve, rerank, render")
+    stages: dict[str, float] = Field(description="milliseconds: queue, encode, retrieve, rerank, render, log")
     model_version: str
     generation: str
+    degraded: list[Literal["reranker", "image", "audio", "text", "history"]] = Field(
+        description="what was left out to keep the deadline; `text`: the words were searched, without their vector"
+    )
+    logged: bool = Field(description="whether events can join this answer by its request_id: it is kept, durably")
     hits: list[Hit]
     corrected: str | None = Field(
         None, description="the text as its words were searched, if that is not as it was typed"

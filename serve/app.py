@@ -56,19 +56,19 @@ def build(args: dict[str, Any]) -> serve.Application:
     manifest = read_manifest(folder)
     settings = experiment.serve
     tracing.check(settings.watch.traces)
-    deployment = functools.partial(_deployment, settings.watch)
+    deployment, asked = functools.partial(_deployment, settings.watch), settings.deployments
     encoders = {
-        modality: deployment(kind, f"{modality}-encoder", settings.encoder_replicas).bind(folder, url)
+        modality: deployment(kind, f"{modality}-encoder", getattr(asked, f"{modality}_encoder")).bind(folder, url)
         for modality, kind in ENCODERS.items()
         if modality in manifest["modalities"]
     }
-    retriever = deployment(RetrieverDeployment, "retriever", settings.retriever_replicas)
-    reranker = deployment(RerankerDeployment, "reranker", settings.reranker_replicas)
+    retriever = deployment(RetrieverDeployment, "retriever", asked.retriever)
+    reranker = deployment(RerankerDeployment, "reranker", asked.reranker)
     host = http_host(settings.host)
     refuse_without_keys(host, url)
-    feedback = deployment(Feedback, "feedback", 1, max_ongoing=1000)  # one writer: SQLite takes no more
-    products = deployment(Products, "products", 1, max_ongoing=100)
-    gateway = deployment(Ingress, "gateway", 1, serve.ingress(), max_ongoing=settings.queue + 1000)
+    feedback = deployment(Feedback, "feedback", asked.feedback)
+    products = deployment(Products, "products", asked.products)
+    gateway = deployment(Ingress, "gateway", asked.gateway, serve.ingress(), settings.queue + 1000)
     replicated = ("gateway", "retriever", "reranker", "products", *(f"{modality}-encoder" for modality in encoders))
     return gateway.bind(
         folder,
@@ -89,6 +89,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         live_media,
         settings,
         not is_loopback(host),
+        Path(settings.spool_folder or experiment.run / "store" / "spool").absolute(),
         experiment.policy,
     )
 
@@ -143,16 +144,29 @@ def _deployment(
     watch: config.Watch,
     kind: type,
     name: str,
-    replicas: int,
+    asked: config.Replicas | config.Gateways | config.Single,
     dress: Callable[[type], Any] = lambda kind: kind,
-    max_ongoing: int = 8,
+    max_requests: int = 0,
 ) -> serve.Deployment:
+    """`max_requests`: of a gateway's replica, which says itself what it cannot take."""
+    gateway = isinstance(asked, config.Gateways)
     wrap = serve.deployment(
         name=name,
-        num_replicas=replicas,
-        max_ongoing_requests=max_ongoing,
-        ray_actor_options={"num_cpus": 0.1},  # a share for placement; each replica computes in one thread
+        max_ongoing_requests=max_requests if gateway else asked.max_ongoing_requests,
+        max_queued_requests=-1 if gateway else asked.max_queued_requests,
+        ray_actor_options={"num_cpus": asked.cpus},
         graceful_shutdown_timeout_s=10,
         health_check_period_s=5,
+        **_replicas(asked),
     )
     return wrap(dress(watched(kind, name, watch)))  # type: ignore[return-value]  # Ray types it as a decorated function
+
+
+def _replicas(asked: config.Replicas | config.Gateways | config.Single) -> dict[str, Any]:
+    """What Ray Serve is told of their number."""
+    if isinstance(asked, config.Single):
+        return {"num_replicas": 1}
+    if asked.max_replicas is None or asked.max_replicas == asked.min_replicas:
+        return {"num_replicas": asked.min_replicas}
+    limits = {"min_replicas": asked.min_replicas, "max_replicas": asked.max_replicas}
+    return {"autoscaling_config": limits | {"target_ongoing_requests": asked.target_ongoing_requests}}

@@ -1,16 +1,27 @@
 """Gathers concurrent requests into micro-batches: the busier the chain, the larger they are; an idle one adds no wait.
 
 A batch leaves at once when none is in flight. While one is, requests gather; a further batch leaves when it is full, or
-as large as the smallest in flight and there is room for it, or when a batch comes home.
+as large as the smallest in flight and there is room for it, or when a batch comes home. Those that have waited as long
+as they can leave beside what is in flight, up to twice as many batches, so that a slow batch of patient requests does
+not keep hurried ones from being answered.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[Item, Answer]):
+    item: Item
+    future: "asyncio.Future[Answer]"
+    due: float  # in the loop's time
 
 
 class QueueFullError(Exception):
@@ -22,14 +33,16 @@ class Batcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        run: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        run: Callable[[list[Item], list[asyncio.Future[Answer]]], Awaitable[Sequence[Answer]]],
         max_batch: int,
         queue: int,
         max_in_flight: int = 2,
     ):
         """
         Args:
-            run: a batch → one answer per item, in order. If it raises, every item of that batch gets the error.
+            run: a batch → one answer per item, in order. If it raises, every item of that batch gets the error. The
+                futures are those that the items' senders wait for: an answer set there does not wait for its
+                neighbours, and one that is done is waited for no longer.
             max_batch: items in one batch.
             queue: items that may wait; more are refused.
             max_in_flight: batches on their way at a time.
@@ -38,7 +51,7 @@ class Batcher(Generic[Item, Answer]):
         self._max_batch = max_batch
         self._queue = queue
         self._max_in_flight = max_in_flight
-        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[_Waiting[Item, Answer]] = deque()
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._scheduled = False
         self.sizes: deque[int] = deque(maxlen=1000)  # of the latest batches
@@ -48,8 +61,11 @@ class Batcher(Generic[Item, Answer]):
         """Items that wait for a batch."""
         return len(self._waiting)
 
-    async def submit(self, item: Item) -> Answer:
+    async def submit(self, item: Item, patience: float | None = None) -> Answer:
         """One item's answer. A cancelled caller's item is dropped if its batch has not left.
+
+        Args:
+            patience: seconds after which it leaves although as many batches are in flight as should be; None: never.
 
         Raises:
             QueueFullError: `queue` items are waiting already.
@@ -57,18 +73,23 @@ class Batcher(Generic[Item, Answer]):
         if len(self._waiting) >= self._queue:
             raise QueueFullError
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((item, future))
+        due = math.inf if patience is None else loop.time() + patience
+        mine = _Waiting[Item, Answer](item, loop.create_future(), due)
+        self._waiting.append(mine)
         if (
             not self._scheduled
         ):  # at the end of this turn of the loop, so that requests that arrived together leave together
             self._scheduled = True
             loop.call_soon(self._flush)
+        alarm = None if patience is None else loop.call_at(due, self._flush)
         try:
-            return await future
+            return await mine.future
         except asyncio.CancelledError:
-            self._waiting = deque(pair for pair in self._waiting if pair[1] is not future)
+            self._waiting = deque(one for one in self._waiting if one is not mine)
             raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
 
     def _may_leave(self) -> bool:
         if not self._waiting or len(self._in_flight) >= self._max_in_flight:
@@ -80,20 +101,29 @@ class Batcher(Generic[Item, Answer]):
         self._scheduled = False
         while self._may_leave():
             count = min(self._max_batch, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(count)]
-            self.sizes.append(count)
-            task = asyncio.get_running_loop().create_task(self._send(batch))
-            self._in_flight[task] = count
-            task.add_done_callback(self._home)
+            self._leave([self._waiting.popleft() for _ in range(count)])
+        now = asyncio.get_running_loop().time()
+        if len(self._in_flight) < 2 * self._max_in_flight and (
+            overdue := [one for one in self._waiting if one.due <= now]
+        ):
+            batch = overdue[: self._max_batch]
+            self._waiting = deque(one for one in self._waiting if one not in batch)
+            self._leave(batch)
+
+    def _leave(self, batch: "list[_Waiting[Item, Answer]]") -> None:
+        self.sizes.append(len(batch))
+        task = asyncio.get_running_loop().create_task(self._send(batch))
+        self._in_flight[task] = len(batch)
+        task.add_done_callback(self._home)
 
     def _home(self, task: asyncio.Task[None]) -> None:
         del self._in_flight[task]
         self._flush()
 
-    async def _send(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
-        futures = [future for _, future in batch]
+    async def _send(self, batch: "list[_Waiting[Item, Answer]]") -> None:
+        futures = [one.future for one in batch]
         try:
-            answers = await self._run([item for item, _ in batch])
+            answers = await self._run([one.item for one in batch], futures)
             if len(answers) != len(batch):
                 raise RuntimeError(f"a batch of {len(batch)} came back with {len(answers)} answers")
         except BaseException as error:

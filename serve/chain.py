@@ -1,27 +1,27 @@
 """The way of one micro-batch: encoders of the modalities present and the users' histories at the same time, then the
 retriever, then the reranker, then the policy where there is one. Reads and writes nothing; it only calls deployments.
 
-A request whose stage fails, or whose deadline passes, leaves the batch with its failure; the others go on.
+A request whose stage fails, or whose deadline passes, leaves the batch with its failure; the others go on. One that has
+no time for all of it leaves out what budget.py says, and does not wait for what its neighbours wait for; one that
+nobody waits for any more goes no further.
 """
 
 import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from fuserank.retrieval import policy_inputs
-from fuserank.retrieval.arrange import grouped
-from fuserank.retrieval.rerank_inputs import placed
-from serve.envelope import EXPIRED, UNAVAILABLE, Envelope, Failure, Result
-from serve.messages import Ask, Choice, Found, Ranked, RetrieverQuery, Slate
+from serve.budget import HISTORY, LOG, RENDER, RERANK, RETRIEVE, StageTimes
+from serve.envelope import UNAVAILABLE, Envelope, Failure, Result
+from serve.messages import Slate
+from serve.way import Way
 
 log = logging.getLogger("fuserank.serve")
-Order = tuple[np.ndarray, np.ndarray]
-"""Indices of all candidates, best first, and the final score of each candidate."""
+Results = dict[Way, Result]
 
 
 class Callee(Protocol):
@@ -52,172 +52,170 @@ class Chain:
         self._retriever = retriever
         self._reranker = reranker
         self._history = history
+        self._running: set[asyncio.Task[Any]] = set()  # also those that nobody waits for any more
+        self.times = StageTimes()
 
-    async def __call__(self, envelopes: list[Envelope]) -> list[Result]:
-        """One result per envelope. Never raises for a deployment's failure."""
-        batch = _Batch(envelopes)
-        begin = time.perf_counter()
-        present = sorted({modality for envelope in envelopes for modality in envelope.payload.media})
-        encoding = asyncio.gather(*(self._encode(batch, modality) for modality in present))
-        vectors, histories = await asyncio.gather(encoding, self._histories(batch))
-        parts = dict(zip(present, vectors, strict=True))
-        encoded = time.perf_counter()
-        found = await self._call(batch, self._retriever, lambda i, ask: _query(i, ask, parts, histories))
-        retrieved = time.perf_counter()
-        scores = await self._call(
-            batch, self._reranker, lambda i, ask: found[i].features if i in found and len(found[i].rows) else None
-        )
-        ranked = time.perf_counter()
-        stages = {
-            "encode": _ms(begin, encoded),
-            "retrieve": _ms(encoded, retrieved),
-            "rerank": _ms(retrieved, ranked),
-        }
-        orders = {i: order(found[i], scores.get(i)) for i in range(len(envelopes)) if i not in batch.failures}
-        slates: dict[int, Slate] = {}
-        if self._policy is not None:
-            slates = await self._choose(batch, self._policy, found, orders)
-            stages["policy"] = _ms(ranked, time.perf_counter())
-        return [
-            Result(envelope.request_id, error=batch.failures[i])
-            if i in batch.failures
-            else Result(envelope.request_id, _rank(envelope.payload, found[i], orders[i], slates.get(i), stages))
-            for i, envelope in enumerate(envelopes)
-        ]
+    async def __call__(
+        self, envelopes: Sequence[Envelope], waiting: Sequence["asyncio.Future[Result]"] | None = None
+    ) -> list[Result]:
+        """One result per envelope. Never raises for a deployment's failure.
+
+        Args:
+            waiting: what each envelope's sender waits for. A result is set there as soon as there is one; a request
+                whose future is done goes no further.
+        """
+        stages = (*self._encoders, HISTORY, RETRIEVE, RERANK, RENDER, LOG)
+        expected = {stage: self.times.expect(stage) for stage in stages}
+        loop = asyncio.get_running_loop()
+        futures = waiting if waiting is not None else [loop.create_future() for _ in envelopes]
+        ways = [Way(envelope, future, expected) for envelope, future in zip(envelopes, futures, strict=True)]
+        for way in ways:
+            for modality in sorted(way.ask.media.keys() - self._encoders.keys()):
+                way.end(_no_encoder(modality))
+        calls = self._first([way for way in ways if way.alive()])
+        going = []
+        for way in ways:
+            way.hurry(list(calls))
+        begin = time.monotonic()
+        while inside := [way for way in ways if way.inside and way.alive()]:
+            done = {stage: call.done() for stage, call in calls.items()}
+            leaving = [way for way in inside if way.leaves(done)]
+            if leaving:
+                self._note_overdue(calls, time.monotonic() - begin)
+                going.append(self._start(self._finish(leaving, calls)))
+                for way in leaving:
+                    way.inside = False
+            else:
+                await _turn((call for call in calls.values() if not call.done()), (way.cut for way in inside))
+        await asyncio.gather(*going)
+        return [way.result() for way in ways]
 
     async def ping(self) -> None:
         """Raises unless every deployment answers."""
         callees = [*self._encoders.values(), self._retriever, self._reranker, self._history]
         await asyncio.gather(*(callee.remote([]) for callee in callees))
 
-    async def _choose(
-        self, batch: "_Batch", policy: Callee, found: Mapping[int, Found], orders: Mapping[int, "Order"]
-    ) -> dict[int, Slate]:
+    def _first(self, ways: Sequence[Way]) -> dict[str, asyncio.Task[Results]]:
+        """The calls that need no other: one for each modality, one for the histories."""
+        calls = {}
+        for stage in sorted({part for way in ways for part in way.plan.needs}):
+            callee = self._history if stage == HISTORY else self._encoders[stage]
+            payloads = {
+                way: way.ask.user_id if stage == HISTORY else way.ask.media[stage]
+                for way in ways
+                if stage in way.plan.needs
+            }
+            calls[stage] = self._start(self._call(stage, callee, payloads))
+        return calls
+
+    async def _finish(self, ways: Sequence[Way], calls: Mapping[str, "asyncio.Task[Results]"]) -> None:
+        """From the retriever to the answer."""
+        ended = {stage: call.result() for stage, call in calls.items() if call.done()}
+        queries = {}
+        for way in ways:
+            query = way.query({stage: results[way] for stage, results in ended.items() if way in results})
+            if query is not None:
+                queries[way] = query
+        candidates, final = {}, []
+        for way, result in (await self._call(RETRIEVE, self._retriever, queries)).items():
+            if not way.alive():
+                continue
+            if result.error is not None:
+                way.end(result.error)
+            elif (features := way.candidates(result.value)) is not None:
+                candidates[way] = features
+            else:
+                final.append(way)
+        await asyncio.gather(self._answer(dict.fromkeys(final)), self._rerank(candidates))
+
+    async def _rerank(self, candidates: Mapping[Way, Any]) -> None:
+        """Answers each with the reranker's scores, or without them when it can wait no longer."""
+        if not candidates:
+            return
+        begin, call = time.monotonic(), self._start(self._call(RERANK, self._reranker, candidates))
+        while inside := [
+            way for way in candidates if way.waited_for()
+        ]:  # what is found is answered, be it a little late
+            if call.done():
+                scores = {}
+                for way in inside:
+                    result = call.result()[way]
+                    if result.error == UNAVAILABLE:
+                        way.drop_reranking()
+                    if result.error is None or result.error == UNAVAILABLE:
+                        scores[way] = result.value
+                    else:
+                        way.end(result.error)
+                await self._answer(scores)
+                return
+            late = [way for way in inside if way.last <= time.time()]
+            for way in late:
+                way.drop_reranking()
+            await self._answer(dict.fromkeys(late))
+            if late:
+                self._note_overdue({RERANK: call}, time.monotonic() - begin)
+            else:
+                await _turn([call], (way.last for way in inside))
+
+    async def _answer(self, scores: Mapping[Way, np.ndarray | None]) -> None:
+        """The end of the way of requests whose scores are final; None: those of the retriever."""
+        for way, final in scores.items():
+            way.order(final)
+        slates = await self._choose(list(scores), self._policy) if self._policy is not None else {}
+        for way in scores:
+            way.answer(slates.get(way))
+
+    async def _choose(self, ways: Sequence[Way], policy: Callee) -> dict[Way, Slate]:
         """Where it fails, answers are the model's own order."""
-        pools: dict[int, tuple[np.ndarray, Choice]] = {}
-        for i in batch.alive():
-            if (offer := offered(batch.envelopes[i].payload, found[i], orders[i])) is not None:
-                pools[i] = offer
-        if not pools:
+        offers = {way: offer for way in ways if (offer := way.offered()) is not None}
+        if not offers:
             return {}
-        sent = [dataclasses.replace(batch.envelopes[i], payload=choice) for i, (_, choice) in pools.items()]
+        sent = [dataclasses.replace(way.envelope, payload=choice) for way, (_, choice) in offers.items()]
         try:
             results = await policy.remote(sent)
         except Exception:
             log.warning("the policy did not answer; answering in the model's own order", exc_info=True)
             return {}
         return {
-            i: Slate(choice, result.value, pool)
-            for (i, (pool, choice)), result in zip(pools.items(), results, strict=True)
+            way: Slate(choice, result.value, pool)
+            for (way, (pool, choice)), result in zip(offers.items(), results, strict=True)
             if result.error is None
         }
 
-    async def _encode(self, batch: "_Batch", modality: str) -> dict[int, np.ndarray]:
-        encoder = self._encoders.get(modality)
-        if encoder is None:
-            missing = Failure(
-                422, "modality_not_served", f"This shop's model has no {modality} encoder.", f"Leave `{modality}` out."
-            )
-            for i in batch.alive():
-                if modality in batch.envelopes[i].payload.media:
-                    batch.failures[i] = missing
+    async def _call(self, stage: str, callee: Callee, payloads: Mapping[Way, Any]) -> Results:
+        """The result of each; every one has one, whatever becomes of the deployment."""
+        if not payloads:
             return {}
-        return await self._call(batch, encoder, lambda i, ask: ask.media.get(modality))
-
-    async def _histories(self, batch: "_Batch") -> dict[int, tuple]:
-        asked = {
-            i: dataclasses.replace(batch.envelopes[i], payload=batch.envelopes[i].payload.user_id)
-            for i in batch.alive()
-            if batch.envelopes[i].payload.kind != "similar" and batch.envelopes[i].payload.user_id
-        }
-        if not asked:
-            return {}
+        sent = [dataclasses.replace(way.envelope, payload=payload) for way, payload in payloads.items()]
+        begin = time.monotonic()
         try:
-            results = await self._history.remote(list(asked.values()))
+            results = await callee.remote(sent)
         except Exception:
-            log.warning("histories cannot be read; answering without them", exc_info=True)
-            return {}
-        return {i: result.value for i, result in zip(asked, results, strict=True) if result.error is None}
+            log.warning("%s: a deployment did not answer a batch of %d", stage, len(sent), exc_info=True)
+            results = [Result(envelope.request_id, error=UNAVAILABLE) for envelope in sent]
+        self.times.record(stage, time.monotonic() - begin)
+        return dict(zip(payloads, results, strict=True))
 
-    async def _call(self, batch: "_Batch", callee: Callee, payload: Any) -> dict[int, Any]:
-        """Send what `payload(i, ask)` gives (None: nothing) for each live request; failures are noted in the batch."""
-        sent: dict[int, Envelope] = {}
-        for i in batch.alive():
-            envelope = batch.envelopes[i]
-            value = payload(i, envelope.payload)
-            if value is not None:
-                sent[i] = dataclasses.replace(envelope, payload=value)
-        if not sent:
-            return {}
-        try:
-            results = await callee.remote(list(sent.values()))
-        except Exception:
-            log.warning("a deployment did not answer a batch of %d", len(sent), exc_info=True)
-            results = [Result(envelope.request_id, error=UNAVAILABLE) for envelope in sent.values()]
-        values = {}
-        for i, result in zip(sent, results, strict=True):
-            if result.error is None:
-                values[i] = result.value
-            else:
-                batch.failures[i] = result.error
-        return values
+    def _note_overdue(self, calls: Mapping[str, "asyncio.Task[Results]"], seconds: float) -> None:
+        """What has not ended takes so long at least: the next batch need not wait to learn that."""
+        for stage, call in calls.items():
+            if not call.done():
+                self.times.record(stage, seconds)
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
 
-class _Batch:
-    """The envelopes under way and the failures so far."""
-
-    def __init__(self, envelopes: Sequence[Envelope]):
-        self.envelopes = envelopes
-        self.failures: dict[int, Failure] = {}
-
-    def alive(self) -> list[int]:
-        now = time.time()
-        for i in range(len(self.envelopes)):
-            if self.envelopes[i].deadline <= now:
-                self.failures.setdefault(i, EXPIRED)
-        return [i for i in range(len(self.envelopes)) if i not in self.failures]
+def _no_encoder(modality: str) -> Failure:
+    return Failure(
+        422, "modality_not_served", f"This shop's model has no {modality} encoder.", f"Leave `{modality}` out."
+    )
 
 
-def _query(
-    i: int, ask: Ask, parts: Mapping[str, Mapping[int, np.ndarray]], histories: Mapping[int, tuple]
-) -> RetrieverQuery:
-    vectors = {modality: vectors[i] for modality, vectors in parts.items() if i in vectors}
-    return RetrieverQuery(dataclasses.replace(ask, media={}), ask.media.get("text"), vectors, histories.get(i, ()))
-
-
-def order(found: Found, scores: np.ndarray | None) -> Order:
-    """The model's own order of all candidates, and their final scores."""
-    final = found.score if scores is None else placed(found.score, scores)
-    return np.arange(len(final)) if found.ordered else np.argsort(-final, kind="stable"), final
-
-
-def offered(ask: Ask, found: Found, ranked: Order) -> tuple[np.ndarray, Choice] | None:
-    """What a policy may choose from for one request: indices into the candidates, and what it is told of them."""
-    if not ask.pool:
-        return None
-    best, final = ranked
-    pool, told = best[ask.first : ask.first + ask.pool], found.told
-    if ask.kind == "search" and found.features is not None:
-        seen = found.features if isinstance(found.features, np.ndarray) else found.features.features
-        told = policy_inputs.searched(seen, found.modalities)
-    if told is None or not len(pool) or pool.max() >= len(told):  # of those below the reranker's depth nothing is told
-        return None
-    features = policy_inputs.complete(final[pool], told[pool])
-    names = policy_inputs.names(ask.kind, found.modalities)
-    return pool, Choice(ask.kind, names, features, ask.depth - ask.first)
-
-
-def _rank(ask: Ask, found: Found, ranked: Order, slate: Slate | None, stages: dict[str, float]) -> Ranked:
-    order, final = ranked
-    if slate is not None:
-        order = np.concatenate([order[: ask.first], slate.pool[slate.chosen.rows]])
-    if found.groups is None:
-        order = order[: ask.depth]
-        return Ranked(found, order, final[order], stages, slate=slate)
-    groups = grouped(order, found.groups)
-    order = np.array([members[0] for members in groups[: ask.depth]], np.int64)
-    return Ranked(found, order, final[order], stages, groups[: ask.depth], len(groups))
-
-
-def _ms(begin: float, end: float) -> float:
-    return round(1000 * (end - begin), 2)
+async def _turn(calls: Iterable["asyncio.Task[Any]"], moments: Iterable[float]) -> None:
+    """Wait until one of the calls ends, or until the first of the moments."""
+    timeout = max(0.0, min(moments) - time.time())
+    await asyncio.wait(list(calls), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

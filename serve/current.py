@@ -1,5 +1,6 @@
 """The HTTP request that is being answered: its id and what the log will say of it. Read anywhere below the gateway."""
 
+import math
 import time
 import uuid
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ class Current:
     key: str | None = None  # the API key's id
     status: int = 0  # of the answer, once it has begun
     code: str | None = None  # of the error that was answered
+    deadline: float | None = None  # seconds since the epoch
 
 
 CURRENT: ContextVar[Current | None] = ContextVar("current", default=None)
@@ -26,3 +28,9 @@ def request_id() -> str:
     are joined by it."""
     current = CURRENT.get()
     return uuid.uuid4().hex if current is None else current.request_id
+
+
+def time_left() -> float:
+    """Seconds until the deadline of the request being answered; infinite outside of any, or where it has none."""
+    current = CURRENT.get()
+    return math.inf if current is None or current.deadline is None else current.deadline - time.time()

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from fuserank.features.featurizer import Featurizer
 from fuserank.records.live import Record, from_row, to_row
 from fuserank.records.media import media_path
+from fuserank.retrieval.delta import Vectors
 from fuserank.store.changes import Change, StoredVectors
 from fuserank.store.database import Database
 
@@ -122,6 +123,27 @@ class Embedder:
         self._seq = changes[-1].seq
         return len(changes)
 
+    async def embed(self, inputs: Sequence[dict[str, Any]]) -> list[Vectors]:
+        """What the model makes of products that are in no catalogue.
+
+        Args:
+            inputs: modality → what it is made of, as `inputs` says, but media themselves instead of their names.
+
+        Raises:
+            FuserankError: an encoder does not answer.
+        """
+        modalities = self._model.modalities
+        places = {m: [i for i, one in enumerate(inputs) if one.get(m) is not None] for m in modalities}
+        made = await asyncio.gather(*(self._made(m, [inputs[i][m] for i in places[m]]) for m in modalities))
+        matrix = np.zeros((len(inputs), len(modalities), self._model.width), np.float16)
+        mask = np.zeros(matrix.shape[:2], bool)
+        for m, (modality, found) in enumerate(zip(modalities, made, strict=True)):
+            for i, vector in zip(places[modality], found, strict=True):
+                if vector is not None:
+                    matrix[i, m], mask[i, m] = vector, True
+        fused = await asyncio.to_thread(self._fused, matrix, mask)
+        return [Vectors(*one) for one in zip(fused, matrix, mask, strict=True)]
+
     def _next(self) -> tuple[list[Change], dict[int, Record | None]]:
         """Changes without vectors, no product twice (the second builds on the first), and the products before them."""
         first = self._database.unencoded_change(self._generation, self._seq)
@@ -142,10 +164,11 @@ class Embedder:
         return changes, former
 
     def _inputs(self, record: Record | None) -> dict[str, Any]:
-        """What each modality is made of: a text, a medium's name, a log-price, ids. None where it is missing."""
-        if record is None:
-            return {}
-        row = to_row(record)
+        return {} if record is None else self.inputs(to_row(record))
+
+    def inputs(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What each modality of a PRODUCT row is made of: a text, a medium's name, a log-price, ids. None where it is
+        missing."""
         attributes = self.featurizer.attributes(row)
         return {
             "text": self.featurizer.product_text(row) or None,
@@ -157,10 +180,12 @@ class Embedder:
 
     async def _made(self, modality: str, values: list[Any]) -> list[np.ndarray | None]:
         self.encoded[modality] += len(values)
-        if modality in SMALL:
+        if modality in SMALL and values:
             return await asyncio.to_thread(self._small, modality, values)
         if modality in ("image", "audio"):
-            values = await asyncio.to_thread(lambda: [self._read(name) for name in values])
+            values = await asyncio.to_thread(
+                lambda: [self._read(one) if isinstance(one, str) else one for one in values]
+            )
         there = [i for i, value in enumerate(values) if value is not None]
         found = await self._encode(self._generation, modality, [values[i] for i in there]) if there else []
         vectors = dict(zip(there, found, strict=True))
@@ -183,9 +208,15 @@ class Embedder:
         with torch.inference_mode(), autocast(torch.device("cpu")):
             return list(self._model.encode(modality, collate(modality, values)).float().numpy())
 
-    def _store(self, changes: list[Change], before: list[dict], after: list[dict], vectors: dict[str, dict]) -> None:
+    def _fused(self, matrix: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """float16 [N, M, D] and bool [N, M] → float32 [N, E]."""
         import torch
 
+        with torch.inference_mode():
+            there = torch.from_numpy(np.where(mask[..., None], matrix, 0).astype(np.float32))
+            return self._model.product_vectors(there, torch.from_numpy(mask)).float().numpy()
+
+    def _store(self, changes: list[Change], before: list[dict], after: list[dict], vectors: dict[str, dict]) -> None:
         modalities, width = self._model.modalities, self._model.width
         moved = [i for i in range(len(changes)) if not before[i] or before[i] != after[i]]
         known = self._database.latest_vectors(
@@ -208,9 +239,7 @@ class Embedder:
                     matrix[place, m] = 0 if vector is None else vector
         rows: dict[int, tuple[str, StoredVectors | None]] = {c.seq: (c.product_id, None) for c in changes}
         if moved:
-            with torch.inference_mode():
-                there = torch.from_numpy(np.where(mask[..., None], matrix, 0).astype(np.float32))
-                fused = self._model.product_vectors(there, torch.from_numpy(mask)).float().numpy()
+            fused = self._fused(matrix, mask)
             for place, i in enumerate(moved):
                 stored = StoredVectors(matrix[place].tobytes(), mask[place].tobytes(), fused[place].tobytes())
                 rows[changes[i].seq] = (changes[i].product_id, stored)

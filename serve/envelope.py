@@ -59,7 +59,12 @@ EXPIRED = Failure(
     504, "deadline_exceeded", "The answer was not ready before the deadline.", "Raise `deadline_ms` or ask again."
 )
 INTERNAL = Failure(500, "internal", "The request could not be answered.", "The server's log has the details.")
-UNAVAILABLE = Failure(503, "unavailable", "A part of the search service is restarting.", "Try again in a few seconds.")
+UNAVAILABLE = Failure(
+    503,
+    "unavailable",
+    "A part of the search service is restarting or has too much to do.",
+    "Try again in a few seconds.",
+)
 _STATUS: tuple[tuple[type[FuserankError], int, str], ...] = (
     (FilterError, 400, "bad_filter"),
     (MediaError, 422, "unreadable_media"),

@@ -5,7 +5,7 @@ Reads the generation's products and media. HTTP itself is in routes.py; here are
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,27 @@ from serve import api, metrics, tracing
 from serve.admission import Admission
 from serve.api_refine import sort_keys
 from serve.batching import Batcher, QueueFullError
+from serve.budget import LOG, RENDER
 from serve.chain import Chain
-from serve.current import request_id
+from serve.current import CURRENT, request_id, time_left
 from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result, failure
 from serve.held import Held
-from serve.impressions import ImpressionLog
+from serve.impressions import WAIT_SECONDS, ImpressionLog
 from serve.live_documents import LiveDocuments
-from serve.logged import Drawn, drawn, impression
+from serve.logged import Drawn, drawn, impression, tell
 from serve.media_limits import MediaLimits
 from serve.messages import Ask, Ranked
 from serve.nesting import refuse_large_filter
 from serve.policies import PolicyStage
 from serve.rendering import render
+from serve.scoring import Introduce, Scoring
 from serve.shown import Shown
+from serve.spool import Spool
+from serve.writes import Change, Write, Writes
 
 DEADLINE_MS = 10_000  # for requests that name none
-
-
-Write = Callable[[list[dict[str, Any]]], Awaitable[Any]]
-Change = Callable[[Kind, list[Any]], Awaitable[list[dict[str, Any]]]]
+LATE_SECONDS = 0.05  # an answer that a busy machine has ready so late is given all the same
+PATIENCE = 0.25  # share of the time until its deadline that a request waits for a batch before it leaves beside others
 
 
 class Gateway:
@@ -53,6 +55,10 @@ class Gateway:
         queue: int = 512,
         media: MediaLimits | None = None,
         max_items: int = 1000,
+        *,
+        spool: Spool,
+        introduce: Introduce,
+        max_given: int = 200,
         policy: PolicyStage | None = None,
     ):
         """
@@ -66,18 +72,20 @@ class Gateway:
             queue: requests that may wait.
             media: how large a picture or sound of a query may be.
             max_items: products, events or ids of one request.
+            spool: where impressions wait for the store.
+            introduce, max_given: see Scoring.
             policy: the chain's last stage, where there is one.
         """
         self._policy = policy
         self.held = held
         self._generations = generations
         self._chain = chain
-        self._add_events = add_events
-        self._change_products = change_products
         self._admission = Admission(max_limit, max_items, media or MediaLimits())
+        self._writes = Writes(self._admission, add_events, change_products)
         self.batcher: Batcher[Envelope, Result] = Batcher(self._run, max_batch, queue)
+        self.scoring = Scoring(self._answer, introduce, held.current, self._admission, max_given)
         self._sent: dict[str, float] = {}  # request id → when its batch left
-        self._impressions = ImpressionLog(add_impressions)
+        self._impressions = ImpressionLog(add_impressions, spool)
 
     async def search(self, request: api.SearchRequest) -> dict[str, Any]:
         """Answer a query; `api.Answer` as a dict.
@@ -105,9 +113,9 @@ class Gateway:
             first=request.offset,
         )
         answer, ranked = await self._answer(ask, request.deadline_ms, request.offset, request.highlight)
-        how = self._log(answer, ranked, "search", request.text, request.user_id, request.session_id)
+        how = await self._log(answer, ranked, "search", request.text, request.user_id, request.session_id)
         if ask.pool:
-            _tell(answer, how)
+            tell(answer, how)
         return answer
 
     async def suggest(self, text: str, limit: int) -> dict[str, Any]:
@@ -135,7 +143,7 @@ class Gateway:
         )
         answer, ranked = await self._answer(ask, request.deadline_ms)
         answer["source"] = ranked.found.source
-        _tell(answer, self._log(answer, ranked, "recommend", None, request.user_id, request.session_id))
+        tell(answer, await self._log(answer, ranked, "recommend", None, request.user_id, request.session_id))
         return answer
 
     async def similar(self, product_id: str, limit: int) -> dict[str, Any]:
@@ -144,7 +152,7 @@ class Gateway:
         self._row(self.held.current().documents, product_id)
         ask = Ask("similar", limit, product_ids=(product_id,), exclude=(product_id,))
         answer, ranked = await self._answer(ask, None)
-        self._log(answer, ranked, "similar", product_id, None, None)
+        await self._log(answer, ranked, "similar", product_id, None, None)
         return answer
 
     def product(self, product_id: str) -> dict[str, Any]:
@@ -161,39 +169,14 @@ class Gateway:
         return found
 
     async def events(self, events: Sequence[Any]) -> dict[str, Any]:
-        """Store events; `api.EventsAnswer` as a dict. Returns only once the accepted ones are durable.
-
-        Raises:
-            RequestError: 503, the store cannot be written; nothing was accepted.
-        """
-        self._admission.items(events)
-        try:
-            result = await self._add_events(list(events))
-        except Exception as error:
-            failure = Failure(503, "store_unavailable", "The events could not be stored.", "Send them again.")
-            raise RequestError(failure, 5) from error
-        outcomes = {"accepted": result.accepted, "duplicate": result.duplicates, "rejected": len(result.rejected)}
-        for outcome, count in outcomes.items():
-            metrics.record("fuserank_events_total", count, outcome=outcome)
-        return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": result.rejected}
+        """As Writes.events."""
+        return await self._writes.events(events)
 
     async def change(self, kind: Kind, items: Sequence[Any]) -> dict[str, Any]:
-        """Upsert, patch or delete products; `api.ChangesAnswer` as a dict. Returns only once the accepted are durable.
-
-        Raises:
-            RequestError: 503, the store cannot be written; nothing was accepted.
-        """
-        self._admission.items(items)
-        try:
-            answers = await self._change_products(kind, list(items))
-        except Exception as error:
-            failure = Failure(503, "store_unavailable", "The products could not be stored.", "Send them again.")
-            raise RequestError(failure, 5) from error
-        await self.held.current().documents.reach(max((answer.get("seq", 0) for answer in answers), default=0))
-        accepted = sum(answer["status"] == "accepted" for answer in answers)
-        metrics.record("fuserank_changes_total", accepted, kind=kind, outcome="accepted")
-        metrics.record("fuserank_changes_total", len(answers) - accepted, kind=kind, outcome="rejected")
-        return {"accepted": accepted, "rejected": len(answers) - accepted, "items": answers}
+        """As Writes.change; the gateway that answers shows the change at once."""
+        answer = await self._writes.change(kind, items)
+        await self.held.current().documents.reach(max((item.get("seq", 0) for item in answer["items"]), default=0))
+        return answer
 
     async def generations(self) -> list[dict[str, Any]]:
         """The generations on disk. Raises RequestError (503)."""
@@ -209,6 +192,10 @@ class Gateway:
         except Exception as error:
             raise RequestError(Failure(503, "not_ready", "A part of the search service does not answer."), 2) from error
 
+    async def start(self) -> None:
+        """Hand over the impressions that a gateway before this one left."""
+        self._impressions.start()
+
     async def close(self) -> None:
         """Answer what waits and write the impressions."""
         await self.batcher.drain()
@@ -216,22 +203,32 @@ class Gateway:
         if self._policy is not None:
             self._policy.close()
 
-    async def _run(self, envelopes: list[Envelope]) -> list[Result]:
+    async def _run(self, envelopes: list[Envelope], waiting: list[asyncio.Future[Result]]) -> list[Result]:
         now = time.perf_counter()
         metrics.record("fuserank_batch_requests", len(envelopes))
         metrics.record("fuserank_waiting_requests", self.batcher.waiting)
         self._sent.update((envelope.request_id, now) for envelope in envelopes)
-        return await self._chain(envelopes)
+        return await self._chain(envelopes, waiting)
 
     async def _answer(
-        self, ask: Ask, deadline_ms: int | None, offset: int = 0, highlight: bool = False
+        self,
+        ask: Ask,
+        deadline_ms: int | None,
+        offset: int = 0,
+        highlight: bool = False,
+        *,
+        shown: Shown | None = None,
     ) -> tuple[dict[str, Any], Ranked]:
         begin = time.perf_counter()
         seconds = (deadline_ms or DEADLINE_MS) / 1000
-        shown = self.held.current()
+        shown = shown or self.held.current()
         envelope = Envelope(request_id(), shown.id, time.time() + seconds, ask, tracing.context())
+        if (current := CURRENT.get()) is not None:
+            current.deadline = envelope.deadline
         try:
-            result = await asyncio.wait_for(self.batcher.submit(envelope), seconds)
+            result = await asyncio.wait_for(
+                self.batcher.submit(envelope, PATIENCE * seconds), seconds + min(LATE_SECONDS, PATIENCE * seconds)
+            )
             sent = self._sent.get(envelope.request_id, begin)
         except QueueFullError:
             busy = Failure(429, "too_busy", "Too many requests are waiting.", "Try again after Retry-After seconds.")
@@ -251,6 +248,9 @@ class Gateway:
         stages = {"queue": queue, **ranked.stages, "render": rendered}
         for stage, milliseconds in stages.items():
             metrics.record("fuserank_stage_seconds", milliseconds / 1000, stage=stage)
+        self._chain.times.record(RENDER, end - rendering)
+        for part in ranked.left_out:
+            metrics.record("fuserank_degraded_total", part=part)
         began = time.time() - (end - begin)
         tracing.add("queue", envelope.trace, began, began + (sent - begin))
         return {
@@ -259,6 +259,7 @@ class Gateway:
             "stages": stages,
             "model_version": shown.model_version,
             "generation": shown.id,
+            "degraded": list(ranked.left_out),
             **parts,
         }, ranked
 
@@ -268,7 +269,7 @@ class Gateway:
             raise RequestError(Failure(404, "unknown_product", f"There is no product {product_id[:256]!r}."))
         return row
 
-    def _log(
+    async def _log(
         self,
         answer: dict[str, Any],
         ranked: Ranked,
@@ -277,10 +278,16 @@ class Gateway:
         user_id: str | None,
         session_id: str | None,
     ) -> Drawn:
-        """Log an answer; how it came about."""
+        """Log an answer, and say in it whether it was; returns how it came about."""
+        begin = time.perf_counter()
         shown = self.held.get(answer["generation"]) or self.held.current()
         how = drawn(shown.documents, ranked, [hit["product_id"] for hit in answer["hits"]])
-        self._impressions.add(impression(answer, ranked, how, kind, query, user_id, session_id))
+        told = impression(answer, ranked, how, kind, query, user_id, session_id)
+        answer["logged"] = await self._impressions.add(told, min(WAIT_SECONDS, max(time_left(), 0.0)))
+        seconds = time.perf_counter() - begin
+        self._chain.times.record(LOG, seconds)
+        answer["stages"][LOG] = round(1000 * seconds, 2)
+        answer["took_ms"] = round(answer["took_ms"] + 1000 * seconds, 2)
         return how
 
     def _pool(self, scenario: Scenario, limit: int) -> int:
@@ -288,8 +295,3 @@ class Gateway:
         if self._policy is None or scenario not in self._policy.online.scenarios:
             return 0
         return limit if scenario == "search" else max(limit, self._policy.online.candidates)
-
-
-def _tell(answer: dict[str, Any], how: Drawn) -> None:
-    for hit, propensity in zip(answer["hits"], how.propensities, strict=True):
-        hit |= {"propensity": propensity, "policy": how.policy}

@@ -19,6 +19,7 @@ from serve.media_limits import MediaLimits
 from serve.policies import Followed, PolicyStage
 from serve.routes import create_app
 from serve.shown import Shown, hide, show
+from serve.spool import Spool
 
 
 def media_limits(guard: config.Guard) -> MediaLimits:
@@ -48,12 +49,14 @@ class Ingress(Gateway):
         live_media: Path,
         settings: config.Serve,
         exposed: bool,
+        spool: Path,
         policy: config.Policy | None = None,
     ):
         """
         Args:
             folder: of the generation to answer from where the database names none.
             exposed: whether other machines can reach the service, which then asks for keys in any case.
+            spool: local folder where impressions wait for the store.
             policy: its `online` says which answers a policy orders.
         """
         database = Database(url)
@@ -78,7 +81,10 @@ class Ingress(Gateway):
             settings.queue,
             media_limits(settings.guard),
             settings.guard.max_items,
-            stage,
+            policy=stage,
+            spool=Spool(spool, settings.spool_bytes),
+            introduce=products.embed.remote,
+            max_given=settings.max_given,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # what serve.ingress() calls in the replica

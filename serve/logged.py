@@ -43,6 +43,12 @@ def drawn(documents: LiveDocuments, ranked: Ranked, shown: list[str]) -> Drawn:
     return Drawn(chosen.policy, propensities, chosen.slate_propensity, [name for name in known if name], told)
 
 
+def tell(answer: dict[str, Any], how: Drawn) -> None:
+    """Put into each hit of an answer the chance it had and the policy that drew it."""
+    for hit, propensity in zip(answer["hits"], how.propensities, strict=True):
+        hit |= {"propensity": propensity, "policy": how.policy}
+
+
 def impression(
     answer: dict[str, Any],
     ranked: Ranked,

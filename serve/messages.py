@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fuserank.retrieval.guests import Guest
 from fuserank.retrieval.rerank_inputs import RerankInputs
 
-Kind = Literal["search", "recommend", "similar"]
-Source = Literal["search", "similar", "recommender", "content", "popularity"]
+Kind = Literal["search", "recommend", "similar", "rank", "embed"]
+QUERIES = ("search", "rank", "embed")  # kinds that ask by words, picture or sound
+Source = Literal["search", "rank", "embed", "similar", "recommender", "content", "popularity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,16 @@ class Ask:
     group_by: str | None = None  # a field
     pool: int = 0  # candidates that a policy draws the slate from; 0: the model's own order is the answer
     first: int = 0  # the place in that order where they begin
+    rerank: bool = True  # whether the candidates of a search go to the reranker
+    given: tuple[str | Guest, ...] = ()  # rank: products to score, ids of the catalogue's and whole ones beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One product that is not in the catalogue, as it was sent: whole, or its parts by themselves."""
+
+    product: Any = None  # as for POST /v1/products
+    parts: dict[str, Any] | None = None  # modality → text or encoded bytes; None: the product is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ class Overview:
 class Found:
     """One request's candidates, best first, or in the order asked for."""
 
-    rows: np.ndarray  # int64 [K]
+    rows: np.ndarray  # int64 [K]; rank: places among what was given
     score: np.ndarray  # float32 [K], best first
     features: (
         RerankInputs | np.ndarray | None
@@ -91,6 +103,7 @@ class Found:
     ordered: bool = False  # the rows stand in the order asked for
     groups: np.ndarray | None = None  # int64 [K], equal for candidates of one group
     told: np.ndarray | None = None  # float32 [K, F]: what a policy is told of each (retrieval/policy_inputs.py)
+    vector: np.ndarray | None = None  # embed: float32 [E], the query as products are searched by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +149,4 @@ class Ranked:
     groups: list[np.ndarray] | None = None  # of each of `order`: indices of its group's candidates, itself first
     group_count: int | None = None  # groups there are
     slate: Slate | None = None  # where a policy chose
+    left_out: tuple[str, ...] = ()  # what there was no time for

@@ -28,6 +28,7 @@ METRICS: dict[str, Metric] = {
         "histogram", "from a request's first byte to its answer", ("endpoint",), SECONDS
     ),
     "fuserank_stage_seconds": Metric("histogram", "time in each stage of the chain, of requests", ("stage",), SECONDS),
+    "fuserank_degraded_total": Metric("counter", "parts of answers left out to keep the deadline", ("part",)),
     "fuserank_waiting_requests": Metric("gauge", "requests that wait at the gateway for a batch"),
     "fuserank_batch_requests": Metric("histogram", "requests in a micro-batch that left the gateway", (), SIZES),
     "fuserank_deployment_seconds": Metric(
@@ -50,7 +51,8 @@ METRICS: dict[str, Metric] = {
     "fuserank_learnt_total": Metric("counter", "answers and events that policies have learnt from"),
     "fuserank_changes_total": Metric("counter", "changes of products sent", ("kind", "outcome")),
     "fuserank_impressions_waiting": Metric("gauge", "impressions that are not stored yet"),
-    "fuserank_impressions_lost_total": Metric("counter", "impressions dropped because the store took none"),
+    "fuserank_impressions_lost_total": Metric("counter", "impressions that could not be kept"),
+    "fuserank_spool_bytes": Metric("gauge", "impressions on a gateway's disk, stored ones included until deleted"),
 }
 
 

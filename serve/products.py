@@ -24,9 +24,10 @@ from fuserank.store.changes import Edit, Kind
 from fuserank.store.database import Database
 from serve.chain import Callee
 from serve.embedder import Embedder
-from serve.envelope import EXPIRED, UNAVAILABLE, Envelope
+from serve.envelope import EXPIRED, UNAVAILABLE, Envelope, Result
 from serve.generations import Conductor
 from serve.held import Held
+from serve.introduction import introduced
 from serve.media_limits import MediaLimits
 from serve.worker import one_thread
 
@@ -85,6 +86,10 @@ class Products:
         for embedder in self.held.all():
             embedder.wake()
         return answers
+
+    async def embed(self, envelopes: list[Envelope]) -> list[Result]:
+        """Payload: Given. Value: Guest, what scoring reads of a product that is in no catalogue. Stores nothing."""
+        return await introduced(envelopes, self.held.get, self._limits)
 
     async def check_health(self) -> None:
         """Ray Serve calls it from the start on, on the loop whose handles the embedders need."""

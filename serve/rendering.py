@@ -14,6 +14,10 @@ MEMBERS = 20  # products of a group that are named
 def render(documents: LiveDocuments, ask: Ask, ranked: Ranked, offset: int, highlight: bool) -> dict[str, Any]:
     """The parts of an answer that tell what was found: `hits`, and what else was asked for."""
     found = ranked.found
+    if found.vector is not None:
+        return {"vector": found.vector.tolist()}
+    if ask.given:
+        return {"hits": _scored(ask, ranked)}
     chosen = ranked.order[offset:].tolist()
     rows = found.rows[chosen].tolist()
     hits = []
@@ -41,6 +45,13 @@ def render(documents: LiveDocuments, ask: Ask, ranked: Ranked, offset: int, high
     if ranked.group_count is not None:
         answer["total_groups"] = ranked.group_count
     return answer
+
+
+def _scored(ask: Ask, ranked: Ranked) -> list[dict[str, Any]]:
+    places = ranked.found.rows[ranked.order].tolist()
+    named = [one if isinstance(one, str) else one.row["product_id"] for one in (ask.given[place] for place in places)]
+    scored = zip(named, ranked.scores.tolist(), places, strict=True)
+    return [{"product_id": product_id, "score": score, "index": place} for product_id, score, place in scored]
 
 
 def _searched(ask: Ask, found: Found) -> str:

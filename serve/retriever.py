@@ -23,8 +23,9 @@ from fuserank.retrieval.generation import open_generation
 from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.pipeline import Candidates, Retriever, SearchRequest
 from fuserank.store.database import Database
+from serve.given import scored
 from serve.live import Live
-from serve.messages import Details, Found, RetrieverQuery
+from serve.messages import QUERIES, Details, Found, RetrieverQuery
 from serve.refinement import arranged, overview, searches
 from serve.related import Related
 from serve.worker import Worker, one_thread
@@ -86,8 +87,8 @@ class Searcher:
     def answer(self, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch, whatever its requests are."""
         found: dict[int, Found | Exception] = {}
-        searches = [i for i, query in enumerate(payloads) if query.ask.kind == "search"]
-        found.update(zip(searches, self._search([payloads[i] for i in searches]), strict=True))
+        asking = [i for i, query in enumerate(payloads) if query.ask.kind in QUERIES]
+        found.update(zip(asking, self._search([payloads[i] for i in asking]), strict=True))
         others = [i for i in range(len(payloads)) if i not in found]
         found.update(zip(others, self._related.answer([payloads[i] for i in others]), strict=True))
         return [_at(found[i], self._catalogue.seq) for i in range(len(payloads))]
@@ -112,18 +113,24 @@ class Searcher:
         requests = [
             SearchRequest(
                 text=query.text if query.ask.weights.get("text", 1.0) > 0 else None,
-                query_vector=fused[b].numpy(),
-                q_heads=heads[b].numpy(),
+                query_vector=fused[b].numpy() if query.vectors else None,
+                q_heads=heads[b].numpy() if query.vectors else None,
                 filter=query.ask.filter,
                 candidates=max(self._candidates, query.ask.depth),
                 exclude=self._related.rows(query.ask.exclude),
             )
             for b, query in enumerate(queries)
         ]
-        plans = [searches(query.ask, request, self._whole) for query, request in zip(queries, requests, strict=True)]
+        plans = [
+            searches(query.ask, request, self._whole) if query.ask.kind == "search" else []
+            for query, request in zip(queries, requests, strict=True)
+        ]
         found = iter(self._retriever.search([request for plan in plans for request in plan]))
         answers: list[Found | Exception] = []
         for b, (query, plan) in enumerate(zip(queries, plans, strict=True)):
+            if not plan:
+                answers.append(self._score(query, requests[b], heads[b].numpy()))
+                continue
             first, *freed = [next(found) for _ in plan]
             try:
                 answers.append(self._answer(query, plan[0], first, freed, (vectors[b], mask[b], weights[b], heads[b])))
@@ -151,16 +158,18 @@ class Searcher:
         found, groups = arranged(ask, found, self._retriever)
         vectors, mask, weights, heads = encoded
         features = None
-        if not ask.sort:
+        if ask.rerank and not ask.sort:
             recent = [row for row, _, _ in turns(self._related.events(query))]
             seen = rerank_inputs(found.first(self._depth), heads.numpy(), catalogue, self._behaviour, recent)
             features = seen if self._attends else seen.features  # vectors travel only to who reads them
         details = None
         if ask.explain:
-            with torch.inference_mode():
-                products = torch.from_numpy(catalogue.modality_vectors[found.rows].astype(np.float32))
-                present = torch.from_numpy(catalogue.mask[found.rows])
-                shares = self._model.contributions(vectors, mask, products, present, weights).numpy()
+            shares = np.zeros(found.mask.shape, np.float32)
+            if query.vectors:
+                with torch.inference_mode():
+                    products = torch.from_numpy(catalogue.modality_vectors[found.rows].astype(np.float32))
+                    present = torch.from_numpy(catalogue.mask[found.rows])
+                    shares = self._model.contributions(vectors, mask, products, present, weights).numpy()
             details = Details(found.fused, found.lexical, np.where(found.mask, found.modalities, np.nan), shares)
         text = catalogue.lexical_index.corrected(request.text) if request.text else request.text
         return Found(
@@ -175,6 +184,17 @@ class Searcher:
             ordered=bool(ask.sort),
             groups=groups,
         )
+
+    def _score(self, query: RetrieverQuery, request: SearchRequest, heads: np.ndarray) -> Found:
+        """For those who want no search: the query's vector, or the scores of the products that they give."""
+        modalities = self._model.modalities
+        if query.ask.kind == "embed":
+            nothing = np.zeros(0, np.int64)
+            return Found(nothing, nothing.astype(np.float32), None, "embed", modalities, vector=request.query_vector)
+        recent = [row for row, _, _ in turns(self._related.events(query))]
+        places, found, seen = scored(query.ask, request, heads, recent, self._retriever, self._behaviour)
+        features = (seen if self._attends else seen.features) if seen is not None else None
+        return Found(places, found.score, features, "rank", modalities)
 
 
 class RetrieverDeployment(Worker[Searcher]):

@@ -23,10 +23,12 @@ from serve.envelope import Failure, RequestError
 from serve.front import Front
 from serve.gateway import Gateway
 from serve.guard import Guard, needs
+from serve.hangup import Hangup
 from serve.keyring import Keyring
 from serve.limits import BodyLimit
 from serve.rates import Rates
 from serve.refusal import refuse
+from serve.routes_scoring import add_scoring
 
 log = logging.getLogger("fuserank.serve")
 STATIC = Path(__file__).parent / "static"
@@ -64,6 +66,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await gateway.start()
         yield
         await gateway.close()
         if keyring is not None:
@@ -76,7 +79,8 @@ def create_app(
         lifespan=lifespan,
         responses={500: {"model": api.ErrorAnswer, "description": "a fault of the server"}},
     )
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)  # the innermost; the last one added is the outermost
+    app.add_middleware(Hangup)  # the innermost; the last one added is the outermost
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     app.add_middleware(Guard, router=app, keyring=keyring, rates=Rates(guard.burst), rate=guard.requests_per_second)
     if guard.origins:
         app.add_middleware(
@@ -89,6 +93,7 @@ def create_app(
     app.add_middleware(Front)
     _handle_errors(app)
     _add_search(app, gateway)
+    add_scoring(app, gateway.scoring)
     _add_products(app, gateway)
     _add_operations(app, gateway)
     if guard.administration and keyring is not None:

@@ -25,6 +25,7 @@ from serve.reranker import RerankerDeployment
 from serve.retriever import RetrieverDeployment
 from serve.routes import create_app
 from serve.shown import Shown, hide, show
+from serve.spool import Spool
 from serve.text_encoder import TextEncoder
 from tests.serve import shop as tiny_shop
 
@@ -95,6 +96,8 @@ def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
         functools.partial(listing, database, index_folder(experiment)),
         experiment.serve.max_limit,
         policy=stage,
+        spool=Spool(experiment.run / "store" / "spool", 10_000_000),
+        introduce=deployments["products"].embed,
     )
 
 

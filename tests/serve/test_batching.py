@@ -16,7 +16,7 @@ class Slow:
         self.running = 0
         self.most = 0
 
-    async def __call__(self, items: list[int]) -> list[int]:
+    async def __call__(self, items: list[int], waiting: list[asyncio.Future[int]]) -> list[int]:
         self.batches.append(items)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -80,7 +80,7 @@ def test_busy_clients_get_large_batches():
 
 
 def test_a_failed_batch_fails_only_its_own_items():
-    async def run(items: list[int]) -> list[int]:
+    async def run(items: list[int], waiting: list[asyncio.Future[int]]) -> list[int]:
         await asyncio.sleep(0.005)
         if 0 in items:
             raise ValueError("zero")
@@ -96,7 +96,7 @@ def test_a_failed_batch_fails_only_its_own_items():
 
 
 def test_too_few_answers_are_an_error_for_all_of_them():
-    async def run(items: list[int]) -> list[int]:
+    async def run(items: list[int], waiting: list[asyncio.Future[int]]) -> list[int]:
         return items[1:]
 
     async def scenario():
@@ -145,5 +145,40 @@ def test_drain_waits_for_everything():
         assert batcher.waiting == 0
         assert sum(len(batch) for batch in slow.batches) == 6
         await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_set_early_does_not_wait_for_its_neighbours():
+    async def scenario():
+        async def run(items: list[int], waiting: list[asyncio.Future[int]]) -> list[int]:
+            waiting[0].set_result(-items[0])
+            await asyncio.sleep(0.2)
+            return items
+
+        batcher = Batcher(run, max_batch=2, queue=10)
+        early, late = (asyncio.create_task(batcher.submit(i)) for i in (1, 2))
+        assert await asyncio.wait_for(early, 0.1) == -1
+        assert not late.done()
+        assert await late == 2
+
+    asyncio.run(scenario())
+
+
+def test_those_that_cannot_wait_leave_beside_slow_batches_and_only_so_many():
+    async def scenario():
+        slow = Slow(0.3)
+        batcher = Batcher(slow, max_batch=4, queue=100, max_in_flight=1)
+        patient = [asyncio.create_task(batcher.submit(i)) for i in range(4)]
+        await asyncio.sleep(0.01)
+        later = asyncio.create_task(batcher.submit(4))
+        hurried = [asyncio.create_task(batcher.submit(i, 0.05)) for i in (5, 6)]
+        await asyncio.sleep(0.1)
+        assert slow.batches == [[0, 1, 2, 3], [5, 6]]
+        third = asyncio.create_task(batcher.submit(7, 0.01))
+        await asyncio.sleep(0.05)
+        assert slow.batches == [[0, 1, 2, 3], [5, 6]], "twice max_in_flight"
+        assert await asyncio.gather(*patient, *hurried, later, third) == [0, 2, 4, 6, 10, 12, 8, 14]
+        assert slow.most == 2
 
     asyncio.run(scenario())

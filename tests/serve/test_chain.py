@@ -123,8 +123,8 @@ def test_a_dead_store_costs_the_history_only():
 
 
 def test_a_deadline_that_passes_on_the_way_ends_that_request_only():
-    whole, parts = chain(text=Fake(lambda text: np.zeros(2), 0.05))
-    results = asyncio.run(whole([ask(0, deadline=0.02, media={"text": "x"}), ask(1, media={"text": "y"})]))
+    whole, parts = chain(image=Fake(lambda data: np.zeros(2), 0.05))
+    results = asyncio.run(whole([ask(0, deadline=0.02, media={"image": b"x"}), ask(1, media={"text": "y"})]))
     assert results[0].error is not None
     assert results[0].error.status == 504
     assert results[1].error is None

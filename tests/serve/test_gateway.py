@@ -31,8 +31,17 @@ def ids(answer: dict[str, Any]) -> list[str]:
 
 def test_a_text_answer_holds_all_that_is_promised(client: TestClient, experiment: Experiment):
     answer = client.post("/v1/search", json={"text": "red shoe", "limit": 5}).json()
-    assert sorted(answer) == ["generation", "hits", "model_version", "request_id", "stages", "took_ms"]
-    assert list(answer["stages"]) == ["queue", "encode", "retrieve", "rerank", "render"]
+    assert sorted(answer) == [
+        "degraded",
+        "generation",
+        "hits",
+        "logged",
+        "model_version",
+        "request_id",
+        "stages",
+        "took_ms",
+    ]
+    assert list(answer["stages"]) == ["queue", "encode", "retrieve", "rerank", "render", "log"]
     assert answer["generation"] == generation_folder(experiment).name
     assert len(answer["hits"]) == 5
     scores = [hit["score"] for hit in answer["hits"]]

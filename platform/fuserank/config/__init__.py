@@ -5,6 +5,7 @@ validates. Unknown keys are refused with the nearest valid one. `dump` writes a 
 """
 
 from fuserank.config.data import Generate, LabelQueries, Media, Preprocess, Records, Split, Storage, Table
+from fuserank.config.deployments import Deployments, Gateways, Replicas, Single
 from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
 from fuserank.config.guard import Guard
@@ -26,11 +27,13 @@ from fuserank.config.watch import Watch
 
 __all__ = [
     "Adapter",
+    "Deployments",
     "Encoders",
     "Evaluate",
     "Experiment",
     "Fusion",
     "FusionKind",
+    "Gateways",
     "Generate",
     "Guard",
     "Index",
@@ -44,7 +47,9 @@ __all__ = [
     "PretrainTask",
     "Recommend",
     "Records",
+    "Replicas",
     "Serve",
+    "Single",
     "Split",
     "Storage",
     "Store",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fuserank.config.deployments import Deployments
 from fuserank.config.guard import Guard
 from fuserank.config.model import Adaptation, FusionKind
 from fuserank.config.online import Online, PolicyKind
@@ -195,16 +196,17 @@ class Serve(Section):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    encoder_replicas: Positive = 1
-    retriever_replicas: Positive = 1
-    reranker_replicas: Positive = 1
     max_body_bytes: Positive = 8_000_000
     max_limit: Positive = 100  # largest `limit` of one answer
+    max_given: Annotated[int, Field(ge=1, le=1000)] = 200  # products of POST /v1/rank, inputs of POST /v1/embed
     max_batch: Positive = 64  # requests one micro-batch carries down the chain
     queue: Positive = 512  # requests waiting at the gateway before 429
     cache: Annotated[int, Field(ge=0)] = 10_000  # encoded queries a gateway remembers, of each modality; 0: none
     compact_after: Positive = 5000  # live changes a retriever keeps beside its index before it makes the index anew
+    spool_folder: str | None = None  # where impressions wait for the store; null: store/spool/ in the run's folder
+    spool_bytes: Annotated[int, Field(ge=100_000)] = 64_000_000  # of it, for each gateway replica
     facet_depth: Positive = 1000  # results each side finds where facets, sort or group_by are asked for
+    deployments: Deployments = Deployments()
     guard: Guard = Guard()
     watch: Watch = Watch()
 

@@ -9,7 +9,7 @@ products alike. Which products match is exact at any time.
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,10 @@ class DeltaWords:
     def score(self, text: str, rows: np.ndarray) -> np.ndarray:
         """As LexicalIndex.score."""
         return self._now.score(text, rows)
+
+    def score_texts(self, text: str, others: Sequence[str]) -> np.ndarray:
+        """As LexicalIndex.score_texts."""
+        return self._now.score_texts(text, others)
 
     def corrected(self, text: str) -> str:
         """As LexicalIndex.corrected."""

@@ -7,7 +7,7 @@ With `typos`, a query's words that no document has are read as the nearest terms
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import tantivy
 
 from fuserank.errors import StageError
 from fuserank.retrieval.analysis import terms
+from fuserank.retrieval.bm25 import score_texts
 from fuserank.retrieval.typos import Vocabulary, corrected
 
 TERMS = "terms"
@@ -118,6 +119,11 @@ class LexicalIndex:
         every = np.zeros(self.size, np.float32)
         every[found] = values
         return every[rows]
+
+    def score_texts(self, text: str, others: Sequence[str]) -> np.ndarray:
+        """BM25 of texts that are not in the index, as if they were and nothing else had changed, float32."""
+        words = terms(self.corrected(text))[:MAX_QUERY_TERMS]
+        return score_texts(self.schema, self._searcher, TERMS, words, others)
 
     def _documents(self, term: str) -> int:
         """How many documents have the term; deleted ones, which tantivy's own frequency counts, do not."""

@@ -13,6 +13,7 @@ from fuserank.feedback.behaviour import Behaviour
 from fuserank.models.candidates import candidate_features
 from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.delta import LiveCatalogue
+from fuserank.retrieval.guests import GuestCatalogue
 from fuserank.retrieval.pipeline import Candidates
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class RerankInputs:
 def rerank_inputs(
     found: Candidates,
     heads: np.ndarray,
-    catalogue: Catalogue | LiveCatalogue,
+    catalogue: Catalogue | LiveCatalogue | GuestCatalogue,
     behaviour: Behaviour,
     recent: Sequence[int],
 ) -> RerankInputs:

@@ -7,6 +7,7 @@ past against the whole shop (a naive Bayes user model, Pazzani & Billsus 1997, L
 R rows · K candidates · T products of a past.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,6 +64,14 @@ class Traits:
         for i, row in enumerate(rows):
             self._changed[row] = np.array(sorted({code for p, code in known if p == i}), np.int64)
         self._tier[np.array(rows, np.int64)] = self._tiers(*_prices(products))
+
+    def beside(self, products: pa.Table, first: int) -> "Traits":
+        """These traits with further products from row `first` on, the number of rows; the original stays as it is."""
+        found = copy.copy(self)
+        found._changed = dict(self._changed)
+        found.grow(products.num_rows)
+        found.put(range(first, first + products.num_rows), products)
+        return found
 
     def affinity(self, rows: np.ndarray, past: Sequence[int]) -> np.ndarray:
         """float32 [K, 2] of candidates to a past [T]: log-odds of the values they have, summed; of their price tier.
