@@ -48,7 +48,7 @@ class ImpressionLog:
         self._pending: list[tuple[dict[str, Any], asyncio.Future[bool]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = self._closed = False
         self._wake = asyncio.Event()  # there is something to hand over, or an end
         self._adopted = time.monotonic()
         self.lost = 0
@@ -80,11 +80,13 @@ class ImpressionLog:
     def start(self) -> None:
         """Begin to hand over what is there already. Called on the loop."""
         if self._draining is None or self._draining.done():
-            self._wake = asyncio.Event()  # of this loop
+            self._closing, self._wake = False, asyncio.Event()  # of this loop
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def close(self) -> None:
-        """Hand over what is there; with the store gone, one last try: what is left stays on disk."""
+        """Hand over what is there; what the store does not take now stays on disk. `start` begins anew."""
+        if self._closed:
+            return
         if self._flushing is not None:
             await self._flushing
         self.start()
@@ -95,7 +97,7 @@ class ImpressionLog:
         if self._spool.lines:
             log.warning("%d impressions stay in the spool; the next gateway hands them over", self._spool.lines)
         await self._run(self._spool.close)
-        self._thread.shutdown()
+        self._closed = True
 
     async def _flush(self) -> None:
         """What gathers while the disk writes goes to it together next."""
@@ -116,6 +118,9 @@ class ImpressionLog:
 
     async def _drain(self) -> None:
         """Hand over what comes; at the end once more."""
+        if self._closed:
+            await self._run(self._spool.open)
+            self._closed = False
         while not self._closing:
             if self._spool.lines == 0:
                 await self._pause(self._adopt_seconds)

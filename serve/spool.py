@@ -70,6 +70,11 @@ class Spool:
         self._folder, self._limit, self._most = folder, limit, min(SEGMENT_BYTES, limit // 8)
         self._segments: list[_Segment] = []  # the oldest first; the last one is written if it has a descriptor
         self._locks: dict[str, int] = {}
+        self._replica, self._number = "", 0
+        self.open()
+
+    def open(self) -> None:
+        """Be a replica, again after `close`, and take over what nobody holds. Raises OSError."""
         self._replica, self._number = uuid.uuid4().hex, 0
         while not self._hold(self._replica):  # another one may look at the lock before it is held
             self._replica = uuid.uuid4().hex

@@ -137,7 +137,7 @@ def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, da
         "search": {
             "POST /v1/search", "GET /v1/suggest", "POST /v1/recommend", "POST /v1/events", "GET /v1/generations",
             "GET /v1/products/{product_id:path}", "GET /v1/products/{product_id:path}/similar",
-            "GET /v1/products/{product_id:path}/image",
+            "GET /v1/products/{product_id:path}/image", "POST /v1/rank", "POST /v1/embed",
         },
         "write": {"POST /v1/products", "PATCH /v1/products", "POST /v1/products/delete"},
         "admin": {

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -111,6 +112,22 @@ def test_what_a_gateway_leaves_later_is_found_without_traffic(tmp_path: Path):
         await log.close()
 
     run(scenario)
+
+
+def test_it_can_be_started_again(tmp_path: Path):
+    store = Store()
+    log = ImpressionLog(store, Spool(tmp_path, 1_000_000))
+
+    async def scenario(name: str):
+        log.start()
+        assert await log.add(shown(name), PATIENT)
+        await log.close()
+        await log.close()
+        assert list(tmp_path.iterdir()) == []
+
+    for name in ("r0", "r1", "r2"):  # each in a loop of its own
+        run(functools.partial(scenario, name))
+    assert store.rows == ["r0", "r1", "r2"]
 
 
 def test_one_that_no_store_takes_is_refused_at_once(tmp_path: Path):
