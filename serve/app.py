@@ -83,7 +83,12 @@ def build(args: dict[str, Any]) -> serve.Application:
             experiment.policy.online.fresh if experiment.policy.online else 0,
         ),
         reranker.bind(folder, url),
-        feedback.bind(url, policy=experiment.policy),
+        feedback.bind(
+            url,
+            policy=experiment.policy,
+            run=experiment.run.absolute(),
+            retention_days=settings.retention_days,
+        ),
         products.bind(folder, url, live_media, encoders, replicated, limits=media_limits(settings.guard)),
         url,
         live_media,

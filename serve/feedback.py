@@ -1,4 +1,5 @@
-"""Feedback: writes events and impressions, reads users' histories, lets policies learn. Reads and writes the store.
+"""Feedback: writes events and impressions, reads users' histories, lets policies learn, erases users. Reads and writes
+the store.
 
 The store gathers calls that wait at the same time into one commit, so each call waits in a thread of its own.
 """
@@ -7,13 +8,16 @@ import asyncio
 import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from fuserank import config
 from fuserank.feedback.history import HISTORY, TYPES
 from fuserank.store.database import AddResult, Database
+from fuserank.store.erasures import Erased
 from serve import watch
 from serve.envelope import ANY, Envelope, Result, answer
+from serve.housekeeping import Housekeeping
 from serve.learning import Learning
 from serve.messages import HistoryEvent
 
@@ -21,13 +25,23 @@ from serve.messages import HistoryEvent
 class Feedback:
     """Called by the gateway only."""
 
-    def __init__(self, url: str, history: int = HISTORY, writers: int = 32, policy: config.Policy | None = None):
+    def __init__(
+        self,
+        url: str,
+        history: int = HISTORY,
+        writers: int = 32,
+        policy: config.Policy | None = None,
+        run: Path | None = None,
+        retention_days: float | None = None,
+    ):
         """
         Args:
             url: the database, as SQLAlchemy writes it.
             history: events of a user that the recommender is given.
             writers: calls that may share one commit.
             policy: its `online` says whether there is a policy that learns from what is stored.
+            run: the run's folder, out of whose files erased users are taken.
+            retention_days: how long events and impressions are kept; None: for good.
 
         Raises:
             StoreError: the database cannot be opened.
@@ -36,6 +50,7 @@ class Feedback:
         self._history = history
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")  # never waits behind a disk flush
+        self._housekeeping = Housekeeping(self._database, run, retention_days)
         self._learning = Learning(self._database, policy) if policy is not None and policy.online is not None else None
 
     async def add_events(self, events: list[Any]) -> AddResult:
@@ -45,6 +60,10 @@ class Feedback:
     async def add_impressions(self, impressions: list[dict[str, Any]]) -> AddResult:
         """Store impressions; durable when this returns. Raises StoreError."""
         return self._stored(await self._run(self._writers, self._database.add_impressions, impressions))
+
+    async def erase(self, user_id: str) -> Erased:
+        """Delete all that is stored of a user; gone when this returns. Raises StoreError."""
+        return await self._run(self._writers, self._database.erase_user, user_id)
 
     async def history(self, envelopes: list[Envelope]) -> list[Result]:
         """Payload: a user id. Value: the user's latest events as a tuple of HistoryEvent, oldest first."""
@@ -74,4 +93,6 @@ class Feedback:
     def __del__(self):  # Serve calls it when the replica ends: writes under way are finished
         if (learning := getattr(self, "_learning", None)) is not None:
             learning.stop()
+        if (housekeeping := getattr(self, "_housekeeping", None)) is not None:
+            housekeeping.stop()
         self._database.close()

@@ -63,6 +63,7 @@ class Ingress(Gateway):
         self._index = folder.parent.parent
         self._settings = settings
         self._keyring = Keyring(database, exposed)
+        self._erase = feedback.erase.remote
 
         stage = PolicyStage(Followed(database, policy), policy) if policy and policy.online else None
 
@@ -95,4 +96,5 @@ class Ingress(Gateway):
             self._settings.guard,
             self._keyring,
             self._index,
+            self._erase,
         )

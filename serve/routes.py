@@ -18,6 +18,7 @@ from serve import api, api_products, api_refine, exporter
 from serve.admin import add_administration, add_generations
 from serve.admin_policy import add_policies
 from serve.answer import Answer
+from serve.api_users import Erase, add_users
 from serve.documentation import describe
 from serve.envelope import Failure, RequestError
 from serve.front import Front
@@ -55,12 +56,14 @@ def create_app(
     guard: config.Guard | None = None,
     keyring: Keyring | None = None,
     index: Path | None = None,
+    erase: Erase | None = None,
 ) -> FastAPI:
     """The HTTP application of one gateway replica.
 
     Args:
         keyring: the keys to ask for; None: no keys are asked for, and there is no administration.
         index: the folder whose generations an administrator may activate.
+        erase: what erases a user; None: there is no such endpoint.
     """
     guard = guard or config.Guard()
 
@@ -96,6 +99,8 @@ def create_app(
     add_scoring(app, gateway.scoring)
     _add_products(app, gateway)
     _add_operations(app, gateway)
+    if erase is not None:
+        add_users(app, erase, {status: ERRORS[status] for status in (422, 503)})
     if guard.administration and keyring is not None:
         add_administration(app, keyring.database)
         add_policies(app, keyring.database)

@@ -21,6 +21,7 @@ from fuserank.evaluation.page import Example, Hit, thumbnail
 from fuserank.evaluation.slices import ALL, hidden_half, query_slices, recall_without
 from fuserank.evaluation.systems import Values, best_of, compare, measure
 from fuserank.evaluation.words import label, short
+from workloads.erasing import without_erased
 from workloads.progress import say
 
 ALL_TEXT = "all text"
@@ -130,6 +131,7 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     pq.write_table(_per_query(questions.table, values), folder / "per_query.parquet")
     if per_user is not None:
         pq.write_table(per_user, folder / "per_user.parquet")
+        without_erased(experiment, folder)
     (folder / "report.html").write_text(html, encoding="utf-8")
     write_json(folder / "metrics.json", metrics)
     return _summary(metrics, main)

@@ -17,6 +17,7 @@ from fuserank.config import Experiment
 from fuserank.feedback.joins import join, rates
 from fuserank.records.schema import EVENT, IMPRESSION
 from fuserank.store.database import Database, run_database
+from workloads.erasing import without_erased
 
 POSITIONS_SHOWN = 5  # on screen, of each kind; summary.json has all
 
@@ -45,6 +46,7 @@ def _join(experiment: Experiment, folder: Path) -> dict[str, Any]:
     pq.write_table(impressions, folder / "impressions.parquet")
     pq.write_table(events, folder / "events.parquet")
     pq.write_table(joined.orphans, folder / "orphans.parquet")
+    without_erased(experiment, folder)
     summary = {
         "impressions": impressions.num_rows,
         "shown": joined.rows.num_rows,

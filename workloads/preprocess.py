@@ -32,6 +32,7 @@ from fuserank.records.splits import TRAINING, split_events, split_of
 from fuserank.records.variants import known_ids
 from workloads import reading
 from workloads.data_card import write_data_card
+from workloads.erasing import without_erased
 from workloads.featurizing import KEPT, featurize, featurize_queries, prune_media
 from workloads.merging import followed, followed_judgments, followed_links, take_out, without
 from workloads.progress import say
@@ -101,6 +102,7 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     behaviour = split_events(behaviour, chosen.by, chosen.validation, chosen.evaluation)
     pq.write_table(behaviour, folder / "events.parquet")
     write_quarantine(aside.values(), folder / "quarantine.parquet")
+    without_erased(experiment, folder)
     tables = (staged, asked, judged, behaviour, linked, reviews)
     out = {name: table.num_rows for name, table in zip(aside, tables, strict=True)}
     summary = {

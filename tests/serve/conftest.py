@@ -65,7 +65,9 @@ def deploy(experiment: Experiment) -> dict[str, Any]:
             fresh=experiment.policy.online.fresh if experiment.policy.online else 0,
         ),
         "reranker": RerankerDeployment(folder),
-        "feedback": Feedback(url, policy=experiment.policy),
+        "feedback": Feedback(
+            url, policy=experiment.policy, run=experiment.run, retention_days=experiment.serve.retention_days
+        ),
         "products": Products(folder, url, experiment.run / "store" / "media", local),
     }
 

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from fuserank import config
 from fuserank.errors import ConfigError
 from fuserank.store.database import Database
+from fuserank.store.erasures import Erased
 from fuserank.store.keys import make, milliseconds, successor
 from serve.gateway import Gateway
 from serve.guard import DOCUMENTATION, need_of
@@ -132,6 +133,10 @@ def test_what_others_can_reach_is_closed_without_any_key(open_service: Any):
         assert client.get("/v1/health/ready").status_code == 200
 
 
+async def nobody(user_id: str) -> Erased:
+    return Erased(0, 0)
+
+
 def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, database: Database):
     expected = {
         "search": {
@@ -139,7 +144,9 @@ def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, da
             "GET /v1/products/{product_id:path}", "GET /v1/products/{product_id:path}/similar",
             "GET /v1/products/{product_id:path}/image", "POST /v1/rank", "POST /v1/embed",
         },
-        "write": {"POST /v1/products", "PATCH /v1/products", "POST /v1/products/delete"},
+        "write": {
+            "POST /v1/products", "PATCH /v1/products", "POST /v1/products/delete", "DELETE /v1/users/{user_id:path}",
+        },
         "admin": {
             "GET /metrics", "GET /v1/admin/keys", "POST /v1/admin/keys", "POST /v1/admin/keys/{key_id}/rotate",
             "POST /v1/admin/keys/{key_id}/revoke", "POST /v1/generations/{generation}/activate",
@@ -148,7 +155,7 @@ def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, da
         None: {"GET /v1/health/live", "GET /v1/health/ready", "GET /", "GET /{page}"},
     }  # fmt: skip
     keyring = Keyring(database, True, 3600)
-    app = create_app(gateway, 1000, "test", config.Guard(administration=True), keyring, Path("index"))
+    app = create_app(gateway, 1000, "test", config.Guard(administration=True), keyring, Path("index"), nobody)
     found: dict[Any, set[str]] = {scope: set() for scope in expected}
     for route in app.routes:
         if isinstance(route, APIRoute):

@@ -21,7 +21,7 @@ from fuserank.feedback.neighbours import Neighbours
 from fuserank.retrieval.expected import Expected
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 
-PARTS = ("recommender", "content", "together", "near", "popularity", "values", "price")
+PARTS: tuple[str, ...] = ("recommender", "content", "together", "near", "popularity", "values", "price")
 LATEST = 5  # turns that say what a user is after now
 FADE = 0.8  # of each turn against the one after it
 NEAREST = 200  # candidates of each vector search, at least

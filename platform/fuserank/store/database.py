@@ -5,6 +5,7 @@
 Everything acknowledged is on disk. Threads may share one Database; processes open their own.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from fuserank.store import changes, events, generations, impressions, keys, policies, vectors
-from fuserank.store.engine import open_engine, unreachable
+from fuserank.store import changes, erasures, events, generations, impressions, keys, policies, vectors
+from fuserank.store.engine import open_engine, truncate_log, unreachable
 from fuserank.store.writer import GroupWriter
 
 T = TypeVar("T")
+ERASED_SECONDS = 1.0  # how long another process's erasure may stay unknown here
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Database:
         """
         self._engine = open_engine(url)
         self._writer = GroupWriter(self._engine)
+        self._erased: dict[str, int] = {}  # as the database had it a moment ago, and whoever is being erased here
+        self._erased_read, self._erasing = 0.0, threading.Lock()
 
     def add_events(self, rows: list[dict[str, Any]]) -> AddResult:
         """Store events (records.schema.EVENT; timestamp as ISO 8601 or ms, now if missing); durable on return.
@@ -57,11 +61,11 @@ class Database:
         Raises:
             StoreError: the database failed; nothing of this call was stored.
         """
-        return AddResult(*events.add(self._writer, rows))
+        return self._added(events.add, rows)
 
     def add_impressions(self, rows: list[dict[str, Any]]) -> AddResult:
         """Store impressions (records.schema.IMPRESSION); as `add_events`, idempotent by request_id."""
-        return AddResult(*impressions.add(self._writer, rows))
+        return self._added(impressions.add, rows)
 
     def recent_events(self, user_id: str, limit: int, types: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
         """The user's last `limit` events (of these types, or all), oldest first; timestamps in ms since 1970.
@@ -185,6 +189,42 @@ class Database:
         """Choose a policy, or freeze or free its exploration; every gateway follows within a second."""
         self._writer.run(lambda connection: policies.switch(connection, change))
 
+    def erase_user(self, user_id: str) -> erasures.Erased:
+        """Delete all that is stored of a user; on return it is gone, and what arrives late is refused.
+
+        Raises:
+            StoreError: the database failed; nothing was erased.
+        """
+        with self._erasing:
+            self._erased = self._erased | {erasures.digest(user_id): time.time_ns() // 1_000_000}
+        erased = self._writer.run(lambda connection: erasures.erase(connection, user_id))
+        self._erased_read = 0.0
+        self.truncate_log()
+        return erased
+
+    def erased_users(self) -> dict[str, int]:
+        """Digest of each erased user's id → when (ms)."""
+        return self._read(erasures.read)
+
+    def unscrubbed(self) -> list[tuple[str, int]]:
+        """(digest, when) of erased users who may still be found in the run's files."""
+        return self._read(erasures.unscrubbed)
+
+    def mark_scrubbed(self, done: Sequence[tuple[str, int]]) -> None:
+        """The run's files are free of these."""
+        self._writer.run(lambda connection: erasures.scrubbed(connection, done))
+
+    def prune(self, before: int, limit: int) -> int:
+        """Delete events and impressions stored before a moment (ms), at most `limit` of each; how many there were."""
+        return self._writer.run(lambda connection: erasures.prune(connection, before, limit), 2 * limit)
+
+    def truncate_log(self) -> bool:
+        """Let go of what was deleted in SQLite's write-ahead log; False while somebody reads an older state."""
+        try:
+            return truncate_log(self._engine)
+        except SQLAlchemyError as error:
+            raise unreachable(self._engine.url, error) from error
+
     def add_key(self, key: keys.ApiKey) -> None:
         """Store a new API key; durable on return."""
         self._writer.run(lambda connection: keys.add(connection, key))
@@ -216,6 +256,21 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _added(self, add: Callable[..., tuple[int, int, list[dict[str, Any]]]], rows: list[Any]) -> AddResult:
+        """Store rows, but none of a user who was erased, also if that happens at this moment."""
+        with self._erasing:
+            if time.monotonic() - self._erased_read > ERASED_SECONDS:
+                known, self._erased_read = self._erased | self.erased_users(), time.monotonic()
+                self._erased = known if known != self._erased else self._erased
+            before = self._erased
+        result = AddResult(*add(self._writer, rows, before))
+        if self._erased is not before:
+            told = {row["user_id"] for row in rows if isinstance(row, dict) and isinstance(row.get("user_id"), str)}
+            for user in told:
+                if self._erased.get(erasures.digest(user)) != before.get(erasures.digest(user)):
+                    self._writer.run(lambda connection, user=user: erasures.erase(connection, user))
+        return result
 
     def _read(self, query: Callable[[sa.Connection], T]) -> T:
         try:

@@ -80,6 +80,25 @@ def migrate(engine: sa.Engine) -> None:
         command.upgrade(config, "head")
 
 
+def truncate_log(engine: sa.Engine) -> bool:
+    """Bring SQLite's write-ahead log, which still holds what was deleted, into the database and empty it.
+
+    Returns:
+        Whether it is empty; False while somebody reads an older state. PostgreSQL's own vacuum does this there.
+    """
+    if engine.dialect.name == "postgresql":
+        return True
+    with engine.connect() as connection:
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute("PRAGMA busy_timeout=500")
+            busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # type: ignore[index]
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")
+            cursor.close()
+    return busy == 0
+
+
 def unreachable(url: sa.URL, error: Exception) -> StoreError:
     """What to tell when the database fails; the password never shows."""
     reason = str(getattr(error, "orig", error)).strip().splitlines()
@@ -119,6 +138,7 @@ def _sqlite_settings(connection: Any, _record: Any) -> None:
                 raise
             time.sleep(random.uniform(0.005, 0.05))
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")  # what is erased leaves no bytes behind
     synchronous = cursor.execute("PRAGMA synchronous").fetchone()[0]
     cursor.close()
     if (journal, synchronous) != ("wal", 2):

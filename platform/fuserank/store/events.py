@@ -1,12 +1,14 @@
 """The events table: what users did. Reads and writes EVENTS; rows come out as records.schema.EVENT."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from fuserank.records.schema import EVENT
+from fuserank.store.erasures import covered
 from fuserank.store.tables import EVENTS
 from fuserank.store.validate import RowError, event_row
 from fuserank.store.writer import GroupWriter
@@ -15,12 +17,19 @@ from fuserank.store.writer import GroupWriter
 COLUMNS = [EVENTS.c[name] if name in EVENTS.c else sa.null().label(name) for name in EVENT.names]
 
 
-def add(writer: GroupWriter, events: list[Any]) -> tuple[int, int, list[dict[str, Any]]]:
-    """(accepted, duplicates, rejected); rejected entries are {"index", "reason"}."""
+def add(writer: GroupWriter, events: list[Any], erased: Mapping[str, int]) -> tuple[int, int, list[dict[str, Any]]]:
+    """(accepted, duplicates, rejected); rejected entries are {"index", "reason"}.
+
+    Args:
+        erased: digests of erased users → when (erasures.py).
+    """
     now, rows, rejected = time.time_ns() // 1_000_000, [], []
     for index, event in enumerate(events):
         try:
-            rows.append(event_row(event, now))
+            row = event_row(event, now)
+            if covered(row["user_id"], row["timestamp"], erased):
+                raise RowError("its user was erased since")
+            rows.append(row)
         except RowError as reason:
             rejected.append({"index": index, "reason": str(reason)})
     accepted = writer.insert(EVENTS, rows)

@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from fuserank.records.schema import IMPRESSION
+from fuserank.store.erasures import covered
 from fuserank.store.tables import IMPRESSIONS
 from fuserank.store.validate import RowError, impression_row
 from fuserank.store.writer import GroupWriter
@@ -15,12 +17,17 @@ from fuserank.store.writer import GroupWriter
 COLUMNS = [IMPRESSIONS.c[name] for name in IMPRESSION.names]
 
 
-def add(writer: GroupWriter, impressions: list[Any]) -> tuple[int, int, list[dict[str, Any]]]:
-    """(accepted, duplicates, rejected); idempotent by request_id."""
+def add(
+    writer: GroupWriter, impressions: list[Any], erased: Mapping[str, int]
+) -> tuple[int, int, list[dict[str, Any]]]:
+    """(accepted, duplicates, rejected); idempotent by request_id; `erased` as in events.add."""
     now, rows, rejected = time.time_ns() // 1_000_000, [], []
     for index, impression in enumerate(impressions):
         try:
-            rows.append(impression_row(impression, now))
+            row = impression_row(impression, now)
+            if covered(row["user_id"], row["timestamp"], erased):
+                raise RowError("its user was erased since")
+            rows.append(row)
         except RowError as reason:
             rejected.append({"index": index, "reason": str(reason)})
     accepted = writer.insert(IMPRESSIONS, rows)

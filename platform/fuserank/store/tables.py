@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 METADATA = MetaData()
+_NOBODY: dict[str, Any] = {kind: text("user_id IS NULL") for kind in ("sqlite_where", "postgresql_where")}
 _UNLEARNT: dict[str, Any] = {kind: text("NOT learnt") for kind in ("sqlite_where", "postgresql_where")}
 
 EVENTS = Table(
@@ -42,6 +43,7 @@ EVENTS = Table(
     Index("events_by_user", "user_id", "timestamp"),
     Index("events_by_request", "request_id"),
     Index("events_by_stored", "stored"),
+    Index("events_by_session", "session_id", **_NOBODY),
     Index("events_unlearnt", "stored", **_UNLEARNT),
 )
 
@@ -66,6 +68,7 @@ IMPRESSIONS = Table(
     Column("learnt", Boolean, nullable=False, server_default=true()),
     Index("impressions_by_user", "user_id", "timestamp"),
     Index("impressions_by_stored", "stored"),
+    Index("impressions_by_session", "session_id", **_NOBODY),
     Index("impressions_unlearnt", "stored", **_UNLEARNT),
 )
 
@@ -153,4 +156,12 @@ POLICY_SWITCHES = Table(
     Column("kind", String(32)),  # the policy that answers; null: the config's
     Column("frozen", Boolean),  # whether exploration is off; null: as the config says
     Column("changed", BigInteger, nullable=False),
+)
+
+ERASURES = Table(
+    "erasures",
+    METADATA,
+    Column("digest", String(64), primary_key=True),  # SHA-256, never the id
+    Column("at", BigInteger, nullable=False),  # what is from before is refused
+    Column("scrubbed", Boolean, nullable=False),  # the run's files are free of the user as well
 )
