@@ -129,12 +129,15 @@ class Spool:
         return None
 
     def done(self, part: Part) -> None:
-        """The store has these lines. Segments without others are deleted."""
+        """The store has these lines. Segments without others are emptied or deleted."""
         segment = part.segment
         segment.offset = part.end
         segment.lines -= part.lines
-        if segment.offset >= segment.size and (segment.descriptor is None or segment.size >= self._most):
-            self._delete(segment)
+        if segment.offset >= segment.size:
+            if segment.descriptor is None or segment.size >= self._most:
+                self._delete(segment)
+            else:
+                self._empty(segment)
         for replica in [replica for replica in self._locks if replica != self._replica]:
             if not any(other.path.name.startswith(replica) for other in self._segments):
                 self._release(replica)
@@ -196,6 +199,16 @@ class Spool:
         segment.descriptor = None
         if segment.offset >= segment.size:
             self._delete(segment)
+
+    def _empty(self, segment: _Segment) -> None:
+        """What the store has does not stay here, or a user's answers would outlive their erasure."""
+        assert segment.descriptor is not None
+        try:
+            os.ftruncate(segment.descriptor, 0)
+        except OSError as error:
+            log.warning("%s keeps what the store has: %s", segment.path.name, error)
+            return
+        segment.size = segment.offset = segment.lines = 0
 
     def _delete(self, segment: _Segment) -> None:
         if segment.descriptor is not None:
