@@ -18,6 +18,7 @@ class Current:
     status: int = 0  # of the answer, once it has begun
     code: str | None = None  # of the error that was answered
     deadline: float | None = None  # seconds since the epoch
+    streams: bool = False  # its answer ends when the listener goes: its time says nothing of ours
 
 
 CURRENT: ContextVar[Current | None] = ContextVar("current", default=None)

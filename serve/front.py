@@ -71,7 +71,8 @@ def _tell(method: str, current: Current, span: Any) -> None:
     seconds, status = time.perf_counter() - current.began, current.status or GONE
     endpoint = current.endpoint
     metrics.record("fuserank_requests_total", endpoint=endpoint, status=str(status))
-    metrics.record("fuserank_request_seconds", seconds, endpoint=endpoint)
+    if not current.streams:
+        metrics.record("fuserank_request_seconds", seconds, endpoint=endpoint)
     if current.code is not None:
         metrics.record("fuserank_errors_total", endpoint=endpoint, code=current.code)
     if span is not None:

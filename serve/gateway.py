@@ -128,8 +128,9 @@ class Gateway:
             "suggestions": [{"text": phrase, "count": count} for phrase, count in found],
         }
 
-    async def recommend(self, request: api.RecommendRequest) -> dict[str, Any]:
-        """What the user may like; `api.Recommendation` as a dict. Raises RequestError."""
+    async def recommend(self, request: api.RecommendRequest, shown: Sequence[str] = ()) -> dict[str, Any]:
+        """What the user may like; `api.Recommendation` as a dict. Hits that are `shown` already are not logged again.
+        Raises RequestError."""
         self._admission.limit(request.limit)
         refuse_large_filter(request.filter)
         ask = Ask(
@@ -143,6 +144,8 @@ class Gateway:
         )
         answer, ranked = await self._answer(ask, request.deadline_ms)
         answer["source"] = ranked.found.source
+        if shown and [hit["product_id"] for hit in answer["hits"]] == list(shown):
+            return answer
         tell(answer, await self._log(answer, ranked, "recommend", None, request.user_id, request.session_id))
         return answer
 

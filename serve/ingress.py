@@ -20,6 +20,7 @@ from serve.policies import Followed, PolicyStage
 from serve.routes import create_app
 from serve.shown import Shown, hide, show
 from serve.spool import Spool
+from serve.streams import Streams
 
 
 def media_limits(guard: config.Guard) -> MediaLimits:
@@ -67,6 +68,8 @@ class Ingress(Gateway):
 
         stage = PolicyStage(Followed(database, policy), policy) if policy and policy.online else None
 
+        self._streams = Streams(self.recommend, database.event_marks, settings.streams)
+
         def open(folder: Path) -> Shown:
             return show(folder, database, live_media)
 
@@ -97,4 +100,5 @@ class Ingress(Gateway):
             self._keyring,
             self._index,
             self._erase,
+            self._streams,
         )

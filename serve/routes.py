@@ -18,6 +18,7 @@ from serve import api, api_products, api_refine, exporter
 from serve.admin import add_administration, add_generations
 from serve.admin_policy import add_policies
 from serve.answer import Answer
+from serve.api_streams import add_streams
 from serve.api_users import Erase, add_users
 from serve.documentation import describe
 from serve.envelope import Failure, RequestError
@@ -30,6 +31,7 @@ from serve.limits import BodyLimit
 from serve.rates import Rates
 from serve.refusal import refuse
 from serve.routes_scoring import add_scoring
+from serve.streams import Streams
 
 log = logging.getLogger("fuserank.serve")
 STATIC = Path(__file__).parent / "static"
@@ -57,13 +59,14 @@ def create_app(
     keyring: Keyring | None = None,
     index: Path | None = None,
     erase: Erase | None = None,
+    streams: Streams | None = None,
 ) -> FastAPI:
     """The HTTP application of one gateway replica.
 
     Args:
         keyring: the keys to ask for; None: no keys are asked for, and there is no administration.
         index: the folder whose generations an administrator may activate.
-        erase: what erases a user; None: there is no such endpoint.
+        erase: what erases a user; streams: recommendations as they change; None: there is no such endpoint.
     """
     guard = guard or config.Guard()
 
@@ -99,6 +102,8 @@ def create_app(
     add_scoring(app, gateway.scoring)
     _add_products(app, gateway)
     _add_operations(app, gateway)
+    if streams is not None:
+        add_streams(app, streams, {status: ERRORS[status] for status in (422, 429, 503, 504)})
     if erase is not None:
         add_users(app, erase, {status: ERRORS[status] for status in (422, 503)})
     if guard.administration and keyring is not None:

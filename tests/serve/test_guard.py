@@ -20,6 +20,7 @@ from serve.guard import DOCUMENTATION, need_of
 from serve.keyring import Keyring
 from serve.rates import Rates
 from serve.routes import create_app
+from serve.streams import Streams
 
 SEARCH = ("POST", "/v1/search", {"json": {"text": "red"}})
 WRITE = ("POST", "/v1/products/delete", {"json": {"ids": ["nobody"]}})
@@ -140,7 +141,8 @@ async def nobody(user_id: str) -> Erased:
 def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, database: Database):
     expected = {
         "search": {
-            "POST /v1/search", "GET /v1/suggest", "POST /v1/recommend", "POST /v1/events", "GET /v1/generations",
+            "POST /v1/search", "GET /v1/suggest", "GET /v1/recommend/stream",
+            "POST /v1/recommend", "POST /v1/events", "GET /v1/generations",
             "GET /v1/products/{product_id:path}", "GET /v1/products/{product_id:path}/similar",
             "GET /v1/products/{product_id:path}/image", "POST /v1/rank", "POST /v1/embed",
         },
@@ -155,7 +157,8 @@ def test_every_route_says_whom_it_serves(open_service: Any, gateway: Gateway, da
         None: {"GET /v1/health/live", "GET /v1/health/ready", "GET /", "GET /{page}"},
     }  # fmt: skip
     keyring = Keyring(database, True, 3600)
-    app = create_app(gateway, 1000, "test", config.Guard(administration=True), keyring, Path("index"), nobody)
+    streams = Streams(gateway.recommend, database.event_marks, 1)
+    app = create_app(gateway, 1000, "test", config.Guard(administration=True), keyring, Path("index"), nobody, streams)
     found: dict[Any, set[str]] = {scope: set() for scope in expected}
     for route in app.routes:
         if isinstance(route, APIRoute):

@@ -46,6 +46,7 @@ def test_a_policy_learns_is_frozen_and_survives(tmp_path: Path):
         assert http.post("/v1/events", json=clicks).json()["accepted"] == len(clicks)
         wait_for(lambda: rewards(experiment) == len(clicks), 5)
         assert time.monotonic() - sent < 3
+        listen(http)
         with Database(store_url(experiment)) as database:
             database.switch_policy(Switch(ALL, frozen=True))
         time.sleep(1)
@@ -54,6 +55,19 @@ def test_a_policy_learns_is_frozen_and_survives(tmp_path: Path):
         version = learnt()
     with service(file, tmp_path / "second") as (http, _):
         assert {hit["policy"] for hit in recommend(http)} == {version}
+
+
+def listen(http: httpx.Client) -> None:
+    """A stream through Ray's proxy: a list at once, a new one within a second of an event, and an end."""
+    with http.stream("GET", "/v1/recommend/stream", params={"user_id": "eve", "limit": 4}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+        assert json.loads(next(lines)[6:])["source"] == "popularity"
+        event = {"type": "click", "product_id": "p05", "user_id": "eve"}
+        assert http.post("/v1/events", json=[event]).json()["accepted"] == 1
+        begin = time.monotonic()
+        assert json.loads(next(lines)[6:])["source"] == "recommender"
+        assert time.monotonic() - begin < 1
 
 
 def rewards(experiment: config.Experiment) -> int:

@@ -205,6 +205,7 @@ class Serve(Section):
     compact_after: Positive = 5000  # live changes a retriever keeps beside its index before it makes the index anew
     spool_folder: str | None = None  # where impressions wait for the store; null: store/spool/ in the run's folder
     spool_bytes: Annotated[int, Field(ge=100_000)] = 64_000_000  # of it, for each gateway replica
+    streams: Annotated[int, Field(ge=0)] = 100  # of recommendations that a gateway keeps open
     retention_days: Annotated[float, Field(gt=0)] | None = None  # events and impressions are kept; null: for good
     facet_depth: Positive = 1000  # results each side finds where facets, sort or group_by are asked for
     deployments: Deployments = Deployments()

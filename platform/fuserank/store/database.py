@@ -75,6 +75,10 @@ class Database:
         """
         return self._read(lambda connection: events.recent(connection, user_id, limit, types))
 
+    def event_marks(self, users: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """What changes with each user's events: how many there are, and the time of the last; nobody without any."""
+        return self._read(lambda connection: events.marks(connection, users))
+
     def read_events(self, since: int = 0) -> pa.Table:
         """Events that arrived at or after `since` (ms since 1970), ordered by their own time; schema EVENT."""
         return self._read(lambda connection: events.read(connection, since))
