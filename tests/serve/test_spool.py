@@ -53,6 +53,18 @@ def test_segments_are_deleted_as_they_are_emptied(tmp_path: Path):
     spool.close()
 
 
+def test_what_the_store_has_does_not_stay_on_disk(tmp_path: Path):
+    """Not even in the segment that is written on: a user who is erased must not be found here."""
+    spool = Spool(tmp_path, 100_000)
+    for turn in range(3):
+        assert spool.append([{"user_id": "ann-7d1f0c", "turn": turn}]) == [True]
+        assert drained(spool) == [{"user_id": "ann-7d1f0c", "turn": turn}]
+        assert [path.stat().st_size for path in tmp_path.glob("*.spool")] == [0]
+    assert spool.append([{"n": 1}, {"n": 2}]) == [True, True]
+    assert drained(spool) == [{"n": 1}, {"n": 2}]
+    spool.close()
+
+
 def test_it_is_bounded_and_takes_what_still_fits(tmp_path: Path):
     spool = Spool(tmp_path, 10_000)
     kept = spool.append([{"text": "x" * 900} for _ in range(20)])
