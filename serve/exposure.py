@@ -39,7 +39,10 @@ def refuse_without_keys(host: str, url: str) -> None:
 def http_host(configured: str) -> str:
     """The address that a running Ray Serve listens on, which `serve deploy` takes from a file of its own; the
     configured one where none runs."""
+    import ray
     from ray.serve import context
 
+    if not ray.is_initialized():  # to ask would start a Ray of its own
+        return configured
     client: Any = context._get_global_client(raise_if_no_controller_running=False)
     return configured if client is None else client.http_config.host or configured

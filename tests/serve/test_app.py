@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray.serve._private.build_app import build_app
 
 from fuserank import config
@@ -17,6 +18,7 @@ def built(experiment: Experiment, tmp_path: Path, **changes: Any) -> dict[str, A
     file = tmp_path / "shop.yaml"
     config.dump(config.update(experiment, {"store.url": f"sqlite:///{tmp_path}/app.db", **changes}), file)
     application = build({"config": str(file)})
+    assert not ray.is_initialized(), "building an application starts no Ray"
     return {one.name: one for one in build_app(application, name="shop").deployments}
 
 

@@ -53,7 +53,7 @@ def test_bodies_that_are_no_request(client: TestClient, body: Any):
     error_of(response)
 
 
-def test_one_bad_request_in_a_batch_fails_alone(client: TestClient, gateway: Gateway, shop: ModuleType):
+def test_one_bad_request_in_a_batch_fails_alone(gateway: Gateway, shop: ModuleType):
     import asyncio
 
     import httpx
@@ -87,7 +87,7 @@ def test_a_body_too_large_is_cut_off_declared_or_not(client: TestClient):
 def test_deadlines_and_a_full_queue(client: TestClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
     import asyncio
 
-    async def slow(envelopes: list[Any]) -> list[Any]:
+    async def slow(envelopes: list[Any], waiting: list[Any]) -> list[Any]:
         await asyncio.sleep(0.5)
         return []
 
@@ -114,7 +114,7 @@ def test_a_store_that_is_gone_answers_503(client: TestClient, gateway: Gateway, 
     async def gone(rows: Any) -> Any:
         raise ConnectionError("disk full")
 
-    monkeypatch.setattr(gateway, "_add_events", gone)
+    monkeypatch.setattr(gateway._writes, "_add_events", gone)
     response = client.post("/v1/events", json=[{"type": "view", "product_id": "p01"}])
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
     assert error_of(response)["code"] == "store_unavailable"
