@@ -81,6 +81,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             experiment.index.rerank_depth,
             settings.facet_depth,
             experiment.policy.online.fresh if experiment.policy.online else 0,
+            settings.rules,
         ),
         reranker.bind(folder, url),
         feedback.bind(

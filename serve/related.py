@@ -3,12 +3,14 @@
 Legend: B requests, K candidates, E width of a fused vector.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fuserank.config import Rules
 from fuserank.errors import FilterError
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.history import Turn, turns
@@ -18,6 +20,7 @@ from fuserank.retrieval import policy_inputs
 from fuserank.retrieval.blend import Blend, Blender, Wish
 from fuserank.retrieval.expected import Expected
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
+from fuserank.retrieval.rules import Ruled
 from serve.live import Live
 from serve.messages import Found, RetrieverQuery, Source
 
@@ -39,17 +42,20 @@ class Related:
         neighbours: Neighbours,
         blend: Blend = Blend(),
         fresh: int = 0,
+        rules: Rules = Rules(),
     ):
         """
         Args:
             blend: how much each part of a recommendation counts.
             fresh: of the candidates that a policy draws from, how many nobody has turned to yet.
+            rules: of the shop; one that cannot hold in this catalogue is logged, and holds for no product.
         """
         self._live, self._catalogue, self._retriever = live, live.catalogue, retriever
         self._model, self._behaviour, self._fresh = model, behaviour, fresh
         recommender = model.recommender
         self._expected = None if recommender is None else Expected(recommender, live.catalogue)
         self._blender = Blender(retriever, behaviour, neighbours, self._expected, blend)
+        self._ruled = Ruled(rules, retriever)
 
     def answer(self, queries: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search for all recommendations of the batch, and one for all that asks for similar products."""
@@ -80,7 +86,7 @@ class Related:
             Wish(rows, user, queries[i].ask.filter, excluded[i])
             for i, rows, user in zip(known, recent, users, strict=True)
         ]
-        depths = [max(queries[i].ask.depth, queries[i].ask.pool) for i in known]
+        depths = [self._ruled.depth(_wanted(queries[i])) for i in known]
         answers: dict[int, Found | Exception] = {}
         for i, wish, found in zip(known, wishes, self._blender.recommend(wishes, depths), strict=True):
             if isinstance(found, tuple):
@@ -127,7 +133,7 @@ class Related:
         except FilterError as error:
             return error
         popularity = self._live.popularity
-        best = rows[np.argsort(-popularity[rows], kind="stable")][: max(query.ask.depth, query.ask.pool)]
+        best = rows[np.argsort(-popularity[rows], kind="stable")][: self._ruled.depth(_wanted(query))]
         return Found(best, popularity[best], None, "popularity", self._model.modalities)
 
     def _told(
@@ -138,20 +144,25 @@ class Related:
         past: list[Turn],
         excluded: list[int],
     ) -> Found | Exception:
-        """For a policy: with fresh products among the candidates, and all that it is told of each."""
-        if not query.ask.pool or isinstance(found, Exception):
+        """By the shop's rules; for a policy with fresh products among the candidates, and all it is told of each."""
+        if isinstance(found, Exception) or query.ask.kind != "recommend":
             return found
         rows, score = found.rows, found.score
         lacking = min(self._fresh, query.ask.pool - 1) - int(self._behaviour.unseen(rows).sum())
-        if lacking > 0:
+        if query.ask.pool and lacking > 0:
             new, worth = self._new(wish, np.setdiff1d(self._allowed(query, excluded), rows), lacking)
-            kept = min(len(rows), query.ask.pool - len(new))
+            kept = min(len(rows), self._ruled.depth(query.ask.pool) - len(new))
             rows, score = np.concatenate([rows[:kept], new]), np.concatenate([score[:kept], worth])
             best = np.lexsort((rows, -score))
             rows, score = rows[best], score[best]
-        recent, user = [row for row, _, _ in past], None if wish is None else self._blender.content(wish.recent)
-        told = policy_inputs.recommended(rows, self._catalogue, self._behaviour, recent, user)
-        return Found(rows, score, None, found.source, found.modalities, told=told)
+        if self._ruled:
+            allowed = self._retriever.allowed(query.ask.filter)
+            rows, score = self._ruled.apply(rows, score, _wanted(query), allowed, excluded)
+        told = None
+        if query.ask.pool:
+            recent, user = [row for row, _, _ in past], None if wish is None else self._blender.content(wish.recent)
+            told = policy_inputs.recommended(rows, self._catalogue, self._behaviour, recent, user)
+        return dataclasses.replace(found, rows=rows, score=score, told=told, ordered=bool(self._ruled))
 
     def _new(self, wish: Wish | None, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Of the latest products that nobody has turned to: the best for the user, for strangers the latest."""
@@ -168,3 +179,7 @@ class Related:
         allowed = self._retriever.allowed(query.ask.filter)
         rows = np.flatnonzero(self._catalogue.present if allowed is None else allowed)
         return rows[~np.isin(rows, excluded)]
+
+
+def _wanted(query: RetrieverQuery) -> int:
+    return max(query.ask.depth, query.ask.pool)

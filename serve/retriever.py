@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fuserank.config import Rules
 from fuserank.errors import FuserankError
 from fuserank.features.featurizer import Featurizer
 from fuserank.feedback.behaviour import Behaviour
@@ -47,6 +48,7 @@ class Searcher:
         thread: Executor,
         compact_after: int,
         fresh: int = 0,
+        rules: Rules = Rules(),
     ):
         """
         Args:
@@ -57,6 +59,7 @@ class Searcher:
             thread: the one thread that searches.
             compact_after: changes beside the generation before they are made into a new base.
             fresh: of the candidates that a policy draws from, how many nobody has turned to yet.
+            rules: of the shop, for recommendations.
 
         Raises:
             StageError, ModelError: a part of the generation cannot be loaded. StoreError: the database failed.
@@ -80,7 +83,14 @@ class Searcher:
         self._behaviour = Behaviour.load(opened.model_folder)
         neighbours = Neighbours.load(opened.model_folder, opened.catalogue.size)
         self._related = Related(
-            self.live, self._retriever, self._model, self._behaviour, neighbours, Blend.of(opened.manifest), fresh
+            self.live,
+            self._retriever,
+            self._model,
+            self._behaviour,
+            neighbours,
+            Blend.of(opened.manifest),
+            fresh,
+            rules,
         )
         self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
 
@@ -209,16 +219,17 @@ class RetrieverDeployment(Worker[Searcher]):
         depth: int = 200,
         facet_depth: int = 1000,
         fresh: int = 0,
+        rules: Rules = Rules(),
     ):
         """As Searcher and Worker."""
         one_thread()
         self._options = (candidates, depth, facet_depth, Database(url) if url else None)
-        self._compact_after, self._fresh = compact_after, fresh
+        self._compact_after, self._fresh, self._rules = compact_after, fresh, rules
         super().__init__("retriever", generation, url)
 
     def open(self, folder: Path) -> Searcher:
         """Open a generation and catch up with the changes that have vectors. Raises StageError, ModelError."""
-        return Searcher(folder, *self._options, self._thread, self._compact_after, self._fresh)
+        return Searcher(folder, *self._options, self._thread, self._compact_after, self._fresh, self._rules)
 
     def work(self, part: Searcher, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch."""

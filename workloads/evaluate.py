@@ -1,8 +1,9 @@
 """`fuserank evaluate`: full-catalogue ranking of held-out queries by every system, with intervals and a report.
 
 Reads preprocess/ (queries, judgments, events, features, media) and the live generation of index/. Writes evaluate/:
-report.html, metrics.json, per_query.parquet, per_user.parquet (where there is a recommender) and plots/. What training
-saw and evaluation asks (evaluation/leaks.py) ends it before it begins.
+report.html, metrics.json, plots/, per_query.parquet (where there are queries) and per_user.parquet (where there is a
+recommender). A shop that nobody has searched is judged by its recommendations alone. What training saw and evaluation
+asks (evaluation/leaks.py) ends it before it begins.
 """
 
 import tempfile
@@ -43,7 +44,13 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     from workloads import leaks
     from workloads.ablation import ablated_orders, ablation
     from workloads.beyond import search_figures
-    from workloads.ranking import evaluation_catalogue, evaluation_rows, open_questions, system_orders
+    from workloads.ranking import (
+        evaluation_catalogue,
+        evaluation_rows,
+        no_questions,
+        open_questions,
+        system_orders,
+    )
     from workloads.recommendation import evaluate_recommendation
     from workloads.session_evaluation import evaluate_sessions
 
@@ -58,9 +65,11 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     texts = [featurizer.product_text(product) for product in generation.catalogue.products.to_pylist()]
     rows = evaluation_rows(generation.catalogue.products, experiment.records.split.by == "product")
     ids = [generation.catalogue.ids[row] for row in rows]
-    questions = open_questions(preprocess, model, ids)
-    hidden = {ALL_TEXT: np.zeros(len(rows), dtype=bool)}
-    if settings.hidden_text > 0 and "text" in model.modalities:
+    recommendation, per_user = evaluate_recommendation(experiment, preprocess, generation, model)
+    searched = recommendation is None or pq.read_metadata(preprocess / "queries.parquet").num_rows > 0
+    questions = open_questions(preprocess, model, ids) if searched else no_questions(preprocess, ids)
+    hidden = {ALL_TEXT: np.zeros(len(rows), dtype=bool)} if searched else {}
+    if searched and settings.hidden_text > 0 and "text" in model.modalities:
         name = f"text hidden for {settings.hidden_text:.0%} of products"
         hidden[name] = hidden_half(ids, settings.hidden_text, seed_of(seed, "hidden text"))
     orders: dict[str, dict[str, np.ndarray]] = {}
@@ -92,7 +101,6 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
             )
             ablated = {"fused": orders[name]["fused"]} | ablated_orders(model, catalogue, questions)
             variants[name]["ablation"] = ablation(ablated, questions.grades, settings, seed)
-    recommendation, per_user = evaluate_recommendation(experiment, preprocess, generation, model)
     sessions = evaluate_sessions(
         experiment, preprocess, model, reranker, behaviour, Retriever(generation.catalogue, hybrid)
     )
@@ -119,7 +127,13 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     }
     products = generation.catalogue.products.take(pa.array(rows))
     examples = _examples(
-        questions.table, products, questions.grades, orders[ALL_TEXT], preprocess / "media", settings.examples, seed
+        questions.table,
+        products,
+        questions.grades,
+        orders.get(ALL_TEXT, {}),
+        preprocess / "media",
+        settings.examples,
+        seed,
     )
     main = f"ndcg@{settings.k}"
     html, images = report.build(
@@ -128,7 +142,8 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     (folder / "plots").mkdir(exist_ok=True)
     for name, png in images.items():
         (folder / "plots" / name).write_bytes(png)
-    pq.write_table(_per_query(questions.table, values), folder / "per_query.parquet")
+    if values:
+        pq.write_table(_per_query(questions.table, values), folder / "per_query.parquet")
     if per_user is not None:
         pq.write_table(per_user, folder / "per_user.parquet")
         without_erased(experiment, folder)

@@ -1,8 +1,9 @@
 """Joins the live database's events to what was shown: `fuserank feedback -c FILE`.
 
 Reads runs/<name>/store/fuserank.db; writes runs/<name>/feedback/: joined.parquet (one row a shown product),
-impressions.parquet, events.parquet, orphans.parquet (events that fit no answer) and summary.json. The database goes on
-changing, so this stage is never up to date and always runs.
+impressions.parquet, events.parquet, orphans.parquet (events that fit no answer), summary.json and, where answers say
+what a policy saw, click/ and report.html (clicks.py). The database goes on changing, so this stage is never up to date
+and always runs.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from fuserank.config import Experiment
 from fuserank.feedback.joins import join, rates
 from fuserank.records.schema import EVENT, IMPRESSION
 from fuserank.store.database import Database, run_database
+from workloads import clicks
 from workloads.erasing import without_erased
 
 POSITIONS_SHOWN = 5  # on screen, of each kind; summary.json has all
@@ -53,6 +55,9 @@ def _join(experiment: Experiment, folder: Path) -> dict[str, Any]:
         "events": events.num_rows,
         **joined.events,
         "rates": rates(joined.rows),
+        "clicks": clicks.fit(
+            impressions, joined.rows, folder, experiment.name, experiment.seed, experiment.policy.bootstrap
+        ),
     }
     write_json(folder / "summary.json", summary)
     _print(summary, file)

@@ -57,6 +57,13 @@ def evaluation_rows(products: pa.Table, by_product: bool) -> np.ndarray:
     return rows
 
 
+def no_questions(preprocess: Path, product_ids: list[str]) -> Questions:
+    """Of a shop that was never searched, and knows behaviour alone."""
+    table = pq.read_table(preprocess / "queries.parquet").slice(0, 0)
+    nothing = np.zeros((0, 0), np.float32)
+    return Questions(table, [], nothing, nothing, np.zeros((0, len(product_ids)), np.float32))
+
+
 def open_questions(preprocess: Path, model: FusedModel, product_ids: list[str]) -> Questions:
     """Queries of the evaluation split with their grades for the given products (N).
 

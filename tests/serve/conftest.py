@@ -63,6 +63,7 @@ def deploy(experiment: Experiment) -> dict[str, Any]:
             url,
             experiment.serve.compact_after,
             fresh=experiment.policy.online.fresh if experiment.policy.online else 0,
+            rules=experiment.serve.rules,
         ),
         "reranker": RerankerDeployment(folder),
         "feedback": Feedback(

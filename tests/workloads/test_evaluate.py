@@ -8,6 +8,7 @@ import pytest
 
 from fuserank import config
 from fuserank.errors import InputError
+from fuserank.evaluation.against import RECOMMENDATION, open_evaluated
 from fuserank.evaluation.metrics import id_metrics
 from fuserank.retrieval.generation import current_generation
 from tests.workloads import tiny
@@ -101,3 +102,19 @@ def test_no_evaluation_query_is_named(tmp_path):
     experiment = tiny.build_run(tmp_path, held_out="validation")
     with pytest.raises(InputError, match="no query is in the evaluation split"):
         evaluate.run(experiment)
+
+
+def test_a_shop_that_nobody_has_searched_is_judged_by_its_recommendations(finished, tmp_path):
+    """sequences.yaml is such a shop: events alone. The figures of its users are those of the same shop with queries."""
+    experiment = config.update(tiny.build_run(tmp_path), {"evaluate.bootstrap": 200})
+    preprocess = tmp_path / "tiny" / "preprocess"
+    for name in ("queries", "judgments"):
+        table = pq.read_table(preprocess / f"{name}.parquet")
+        pq.write_table(table.slice(0, 0), preprocess / f"{name}.parquet")
+    manifest, folder = evaluate.run(experiment), tmp_path / "tiny" / "evaluate"
+    assert manifest["summary"]["queries"] == 0
+    assert not (folder / "per_query.parquet").exists()
+    assert "Nobody has searched this shop" in (folder / "report.html").read_text()
+    searched = pq.read_table(finished[2] / "evaluate" / "per_user.parquet")
+    assert pq.read_table(folder / "per_user.parquet").equals(searched)
+    assert open_evaluated(folder).values.keys() == {RECOMMENDATION}

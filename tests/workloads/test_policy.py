@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from fuserank import config
 from fuserank.artifacts import stage_path
@@ -10,6 +11,7 @@ from fuserank.config import Experiment
 from fuserank.errors import MissingStageError, PolicyError
 from fuserank.feedback.gate import recorded
 from fuserank.feedback.policies.state import LinearState
+from fuserank.models.click import load_click
 from fuserank.store.database import Database, run_database
 from fuserank.store.policies import ALL, Switch
 from tests.workloads.served import ANSWERS, experiment_below, serve
@@ -81,3 +83,16 @@ def test_a_promoted_policy_and_a_freeze_reach_the_running_service(experiment: Ex
     assert switches == {ALL: Switch(ALL, "linucb"), "recommend": Switch("recommend", None, True)}
     with pytest.raises(PolicyError, match="no scenario"):
         policy.switch(experiment, "searches", frozen=True)
+
+
+def test_a_click_model_of_what_was_shown(experiment: Experiment, capsys) -> None:
+    """Clicks follow `liked`: the model finds it, and says how well."""
+    serve(experiment)
+    summary = feedback.run(experiment)["summary"]["clicks"]
+    folder = stage_path(experiment, "feedback")
+    assert summary["recommend"]["click"]["saved"]["low"] > 0
+    assert "purchase" not in summary["recommend"]  # nobody bought anything: nothing to judge by
+    model, names = load_click(folder / "click" / "recommend")
+    assert model(torch.zeros(1, len(names)), torch.zeros(1, dtype=torch.int64)).shape == (1, 2)
+    assert (folder / "report.html").read_text().count("<img") == 2
+    assert "click model of recommend: AUC" in capsys.readouterr().out

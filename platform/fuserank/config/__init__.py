@@ -10,6 +10,7 @@ from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
 from fuserank.config.guard import Guard
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
+from fuserank.config.rules import Boost, Pin, Rules
 from fuserank.config.runs import (
     Evaluate,
     Index,
@@ -27,6 +28,7 @@ from fuserank.config.watch import Watch
 
 __all__ = [
     "Adapter",
+    "Boost",
     "Deployments",
     "Encoders",
     "Evaluate",
@@ -41,6 +43,7 @@ __all__ = [
     "Loss",
     "LossWeights",
     "Media",
+    "Pin",
     "Policy",
     "Preprocess",
     "Pretrain",
@@ -48,6 +51,7 @@ __all__ = [
     "Recommend",
     "Records",
     "Replicas",
+    "Rules",
     "Serve",
     "Single",
     "Split",

@@ -68,6 +68,17 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _chances_stay_true(self) -> "Experiment":
+        """What a policy did not draw has no chance that its estimates could be weighed by."""
+        online = self.policy.online
+        if self.serve.rules.pins and online is not None and "recommend" in online.scenarios:
+            raise ValueError(
+                "serve.rules.pins and policy.online for recommend do not go together: a pinned product is nobody's"
+                " choice to learn from; use serve.rules.boost, or take recommend out of policy.online.scenarios"
+            )
+        return self
+
     @property
     def run(self) -> Path:
         """The run's folder."""

@@ -8,6 +8,7 @@ from fuserank.config.deployments import Deployments
 from fuserank.config.guard import Guard
 from fuserank.config.model import Adaptation, FusionKind
 from fuserank.config.online import Online, PolicyKind
+from fuserank.config.rules import Rules
 from fuserank.config.section import Fraction, Positive, Section, Weight
 from fuserank.config.watch import Watch
 
@@ -208,6 +209,7 @@ class Serve(Section):
     streams: Annotated[int, Field(ge=0)] = 100  # of recommendations that a gateway keeps open
     retention_days: Annotated[float, Field(gt=0)] | None = None  # events and impressions are kept; null: for good
     facet_depth: Positive = 1000  # results each side finds where facets, sort or group_by are asked for
+    rules: Rules = Rules()
     deployments: Deployments = Deployments()
     guard: Guard = Guard()
     watch: Watch = Watch()

@@ -65,7 +65,8 @@ def open_evaluated(folder: Path) -> Evaluated:
         EvaluationError: it is none, or of a version that wrote no protocol.
     """
     file = folder / "metrics.json"
-    if not file.is_file() or not (folder / "per_query.parquet").is_file():
+    queries, users = folder / "per_query.parquet", folder / "per_user.parquet"
+    if not file.is_file() or not (queries.is_file() or users.is_file()):
         raise EvaluationError(f"{folder} holds no evaluation.", "Run `fuserank evaluate` with that run's config first.")
     metrics = json.loads(file.read_text(encoding="utf-8"))
     if "protocol" not in metrics:
@@ -74,8 +75,7 @@ def open_evaluated(folder: Path) -> Evaluated:
             "Run `fuserank evaluate` with that run's config again.",
         )
     variants = {name: found["protocol"] for name, found in metrics["variants"].items()}
-    values = _values(pq.read_table(folder / "per_query.parquet"), "query_id")
-    users = folder / "per_user.parquet"
+    values = _values(pq.read_table(queries), "query_id") if queries.is_file() else {}
     if users.is_file():
         table = pq.read_table(users).drop_columns(["rank"])
         named = table.append_column("variant", pa.array([RECOMMENDATION] * table.num_rows))

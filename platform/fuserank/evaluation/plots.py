@@ -119,6 +119,20 @@ def curves(lines: dict[str, list[tuple[int, float]]], xlabel: str, ylabel: str) 
     return _png(figure)
 
 
+def reliability(found: Mapping[str, Sequence[float]], title: str) -> bytes:
+    """`chance` that was told against the `share` that happened, a point a bin; the diagonal is perfect."""
+    figure = _figure(3.2)
+    axes = figure.add_subplot()
+    most = max(*found["chance"], *found["share"]) * 1.05 or 1.0
+    axes.plot([0, most], [0, most], color=GRID, linewidth=1.2)
+    axes.plot(found["chance"], found["share"], color=PALETTE[0], linewidth=1.5, marker="o", markersize=4)
+    axes.set_title(title, fontsize=FONT)
+    axes.set_xlabel("chance told", fontsize=FONT)
+    axes.set_ylabel("share that happened", fontsize=FONT)
+    axes.grid(color=GRID)
+    return _png(figure)
+
+
 def trials(scores: Sequence[float | None], kinds: Sequence[str], stopped: Sequence[bool], metric: str) -> bytes:
     """A search's trials in order, coloured by fusion kind, with the best complete one so far; stopped ones are hollow,
     failed ones crosses below."""

@@ -76,6 +76,9 @@ def build(
 
 
 def _opening(page: Page, run: Mapping) -> None:
+    if not run["queries"]:
+        page.text(f"Nobody has searched this shop of {run['products']} products, generation {run['generation']}.")
+        return
     page.text(
         f"{run['queries']} evaluation queries over all {run['products']} products of the evaluation catalogue, "
         f"generation {run['generation']}. Brackets: 95 % bootstrap intervals over queries ({run['samples']} "
