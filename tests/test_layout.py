@@ -166,7 +166,7 @@ def documents() -> list[Path]:
 
 def test_every_command_is_documented() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert commands() == {*cli.STAGES, "serve", "generations", "keys", "demo"}
+    assert commands() == {*cli.STAGES, "serve", "generations", "keys", "iterate", "demo"}
     for command in commands():
         assert f"| `fuserank {command}` |" in readme
 

@@ -1,6 +1,7 @@
 """The command line: `fuserank STAGE -c FILE [--set key=value …]`, one command a stage, and `fuserank demo`."""
 
 import os
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -148,6 +149,31 @@ def policy(
             workload.switch(resolve(config, set), scenario, frozen=freeze)
         else:
             workload.run(resolve(config, set), promote)
+
+    guarded(work)
+
+
+@app.command()
+def iterate(
+    config: File,
+    set: Sets = None,
+    every: Annotated[
+        float | None, typer.Option(min=0.01, help="hours from one iteration to the next; once if left out")
+    ] = None,
+) -> None:
+    """Retrain on what was served; the new generation goes live if it is proven better."""
+
+    def work() -> None:
+        from workloads import iterate as workload
+        from workloads.cluster import connect
+
+        experiment = resolve(config, set)
+        while True:
+            with connect():
+                workload.run(experiment)
+            if every is None:
+                return
+            time.sleep(every * 3600)
 
     guarded(work)
 

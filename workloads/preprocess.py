@@ -36,6 +36,7 @@ from workloads.erasing import without_erased
 from workloads.featurizing import KEPT, featurize, featurize_queries, prune_media
 from workloads.merging import followed, followed_judgments, followed_links, take_out, without
 from workloads.progress import say
+from workloads.served import read_served, with_events, with_queries
 from workloads.summary import missing_table, row_counts, show, value_counts
 
 FITTED = 200_000  # of more products, every n-th trains the tokenizer and tells its attribute values
@@ -67,6 +68,8 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     known = known_ids(staged)
     staged, linked, reviews = reading.read_relations(records, root, staged, known, aside)
     asked, judged = reading.read_queries(records, root, staged, known, linked, aside, split, media)
+    served = read_served(records.served)
+    asked, judged, same = with_queries(served, asked, judged, known)
     featurizer = _fit(experiment, staged, asked)
     featurizer.save(folder)
     pictures = reading.uses(staged["image_paths"]) or reading.uses(asked["image"])
@@ -80,7 +83,7 @@ def _preprocess(experiment: Experiment, folder: Path) -> dict[str, Any]:
     )
     done = featurize(worker, staged, folder, settings.rows_per_block, aside["products"])
     asked = featurize_queries(worker, asked, folder, settings.rows_per_block, aside["queries"])
-    behaviour = reading.read_events(records, root, known, reviews, aside["events"])
+    behaviour = with_events(served, reading.read_events(records, root, known, reviews, aside["events"]), known, same)
     present, gone = done.present, merged_into(done.duplicates, settings.merge_duplicates)
     if gone:
         take_out(folder, gone)

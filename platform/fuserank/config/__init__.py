@@ -9,6 +9,7 @@ from fuserank.config.deployments import Deployments, Gateways, Replicas, Single
 from fuserank.config.experiment import Experiment, keys
 from fuserank.config.file import dump, load, update, validate
 from fuserank.config.guard import Guard
+from fuserank.config.iterate import Iterate
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
 from fuserank.config.rules import Boost, Pin, Rules
 from fuserank.config.runs import (
@@ -39,6 +40,7 @@ __all__ = [
     "Generate",
     "Guard",
     "Index",
+    "Iterate",
     "LabelQueries",
     "Loss",
     "LossWeights",

@@ -118,6 +118,9 @@ class Records(Section):
     links: dict[str, Table] = {}  # kind → table of product_id and linked_id
     link_grades: dict[str, Annotated[float, Field(gt=0)]] = {}  # kind of link → grade of the judgments made from it
     reviews: Table | None = None
+    served: str | None = (
+        None  # folder of what users did with a service's answers; `fuserank iterate` writes and sets it
+    )
     split: Split = Split()
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 
 from fuserank.config.data import Preprocess, Records, Storage
+from fuserank.config.iterate import Iterate
 from fuserank.config.model import Encoders, Fusion, Loss
 from fuserank.config.runs import Evaluate, Index, Policy, Pretrain, Serve, Store, Tracking, Train, Tune
 from fuserank.config.section import Section
@@ -29,6 +30,7 @@ class Experiment(Section):
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
     policy: Policy = Policy()
+    iterate: Iterate = Iterate()
     store: Store = Store()
     tracking: Tracking = Tracking()
 

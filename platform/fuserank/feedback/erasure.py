@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from fuserank.store.erasures import digest
 
-FOLDERS = ("preprocess", "feedback", "evaluate", "policy")
+FOLDERS = ("preprocess", "feedback", "evaluate", "policy", "iterate")
 USERS = {"user_id": "row", "id": "row", "detail": "value"}
 """Columns that may hold a user's id → what goes: the row, or the value alone."""
 TRACES = ("session_id", "request_id")

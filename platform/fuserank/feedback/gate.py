@@ -58,6 +58,33 @@ class Gate:
         return Decision(not against, tuple(against) or why, evidence)
 
 
+def decide_paired(
+    figures: Mapping[str, Mapping[str, Any]], margin: float = 0.0, loss: float = 0.0, fewest: int = 50
+) -> Decision:
+    """Of two generations that answered the same questions: the new one goes live if one figure is proven better
+    and none is much worse.
+
+    Args:
+        figures: name → `ours`, `theirs`, `mean`, `low`, `high` of their paired difference and `n`, what was asked.
+        margin: that a lower bound must lie above. loss: that no difference itself may lie further below 0 than.
+        fewest: n of a figure that counts.
+    """
+    counted = {name: row for name, row in figures.items() if row["low"] is not None and row["n"] >= fewest}
+    against = [f"{name}: {row['n']} asked, {fewest} wanted" for name, row in figures.items() if name not in counted]
+    better = [f"{name}: {_told(row)}" for name, row in counted.items() if row["low"] > margin]
+    worse = [f"{name} is worse: {_told(row)}" for name, row in counted.items() if row["mean"] < -loss]
+    if not better:
+        shown = [f"{name}: {_told(row)}" for name, row in counted.items()]
+        against += [f"nothing is proven better by more than {margin:g}", *shown]
+    promoted = bool(better) and not worse
+    evidence = {"figures": dict(figures), "rule": {"margin": margin, "loss": loss, "fewest": fewest}}
+    return Decision(promoted, tuple(better if promoted else [*worse, *against]), evidence)
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    return f"{row['ours']:.4f} after {row['theirs']:.4f}, {row['mean']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
+
+
 def record(file: Path, decision: Decision, **about: Any) -> None:
     """Append a decision as one JSON line, on disk on return.
 

@@ -24,6 +24,8 @@ SMALL = ("price", "attributes")  # encoders of a layer or two
 class FusedModel(nn.Module):
     """Scores products for queries by every modality alone and by all of them fused."""
 
+    trust: Tensor
+
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
@@ -54,6 +56,7 @@ class FusedModel(nn.Module):
         self.heads = nn.ModuleDict({m: nn.Linear(width, width) for m in self.modalities})
         self.query_attention = nn.Linear(width, 1, bias=False)  # a softmax follows: a bias would change nothing
         self.query_kind = nn.Parameter(torch.zeros(len(self.modalities)))
+        self.register_buffer("trust", torch.ones(len(self.modalities)))  # of products' modalities (training/trust.py)
         self.fusion = build_fusion(kind, len(self.modalities), width)
         self.out_width: int = self.fusion.out_width
         self.recommender = Recommender(self.out_width, **recommender) if recommender is not None else None
@@ -85,7 +88,7 @@ class FusedModel(nn.Module):
 
     def product_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """[B, M, D], [B, M] → [B, E]."""
-        return self.fusion.product(vectors, mask)
+        return self.fusion.product(vectors * self.trust[:, None], mask)
 
     def query_vector(self, vectors: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
         """The query as one unit vector [B, D]: its modalities weighed by a learned gate.

@@ -117,6 +117,34 @@ def write_generation(
     return identity
 
 
+def adopt(
+    index_folder: str | Path, made: Path, details: dict[str, Any], keep: int = 2, spare: Collection[str] = ()
+) -> None:
+    """Make a generation of another run one of this one's, the current one; one that is here already stays as it is.
+
+    Args:
+        made: its folder. details: entries of its manifest that are otherwise here. keep, spare: see prune.
+
+    Raises:
+        StageError: it is no generation.
+    """
+    manifest = read_manifest(made) | details
+    generations = Path(index_folder) / "generations"
+    if not (generations / manifest["id"] / MANIFEST).is_file():
+        building = generations / f".{manifest['id']}.{os.getpid()}"
+        try:
+            shutil.copytree(made, building)
+            write_json(building / MANIFEST, manifest)
+            _sync(building)
+            building.rename(generations / manifest["id"])
+            _sync_entry(generations)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    activate(index_folder, manifest["id"])
+    prune(index_folder, keep, spare)
+
+
 def open_generation(folder: str | Path) -> Generation:
     """Open one generation's folder; arrays are memory-mapped.
 

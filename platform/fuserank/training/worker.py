@@ -29,6 +29,7 @@ from fuserank.training.start import adapt_encoders, describe, new_model
 from fuserank.training.state import FILE, WHOLE, capture, load_state, write_state
 from fuserank.training.supervised import Supervised, fused_table, new_fit
 from fuserank.training.tracking import Tracker
+from fuserank.training.trust import fit_trust
 
 RECOMMEND = "recommend.state"  # of the recommender's own part, until it is done
 
@@ -48,6 +49,7 @@ def train_worker(values: dict[str, Any]) -> None:
     session = Session(options.checkpoint_seconds)
     torch.manual_seed(experiment.seed)
     model = new_model(experiment, Path(values["preprocess"]), Path(values["pretrain"]))
+    model.trust.fill_(1.0)  # of a model that training goes on from, too
     events = experiment.encoders.recommender.events if experiment.encoders.recommender else 0
     frozen = values.get("frozen", ())
     sides = [
@@ -106,8 +108,12 @@ def train_worker(values: dict[str, Any]) -> None:
         score = refine(job, log).get("ndcg@10", 0.0)
         if tracker is not None:
             tracker.close()
+    trust: dict[str, float] = {}
     following = {}
     if stopped is None:
+        trust = fit_trust(model, splits.validation, session.device, experiment.seed, session.group)
+        if trust:
+            score = splits.validation.score(model, session.device, group=session.group)["ndcg@10"]
         following = _recommend(job, Path(values["preprocess"]), Path(values["out"]), session)
     trained = _weights(model, fit)
 
@@ -121,7 +127,7 @@ def train_worker(values: dict[str, Any]) -> None:
         export(whole, parts, folder / "model")
 
     report = {"epoch": fit.epoch, "best_epoch": best["epoch"], "best": score, "parameters": counts}
-    report |= {"scores": scores, "stopped": stopped, "recommend": following}
+    report |= {"scores": scores, "stopped": stopped, "trust": trust, "recommend": following}
     session.report(report, write)
     end.cleanup()
     if session.first:

@@ -10,7 +10,7 @@ from fuserank.errors import PolicyError
 from fuserank.evaluation.intervals import Interval
 from fuserank.feedback.bounds import Bernstein
 from fuserank.feedback.estimators import Estimate, Log, estimate
-from fuserank.feedback.gate import Gate, record, recorded
+from fuserank.feedback.gate import Gate, decide_paired, record, recorded
 from tests.fuserank.feedback.logs import make_shop
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
@@ -89,3 +89,24 @@ def test_the_better_is_promoted_and_the_worse_refused_in_200_trials() -> None:
     assert found["best"] >= 0.95
     assert found["uniform"] <= 0.05
     assert found["linucb"] <= 0.05
+
+
+def paired(mean: float, half: float, n: int = 100) -> dict:
+    return {"ours": 0.5 + mean, "theirs": 0.5, "mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def test_a_generation_must_be_proven_better_somewhere_and_much_worse_nowhere() -> None:
+    better, alike, few = paired(0.03, 0.02), paired(-0.005, 0.02), paired(0.2, 0.05, n=49)
+    assert decide_paired({"search": better, "recommendation": alike}, loss=0.01).promoted
+    assert "search: 0.5300 after 0.5000" in decide_paired({"search": better}).reasons[0]
+    for figures, rule, reason in (
+        ({"search": alike}, {"loss": 0.01}, "nothing is proven better"),
+        ({"search": better}, {"margin": 0.011}, "by more than 0.011"),
+        ({"search": better, "recommendation": alike}, {"loss": 0.004}, "recommendation is worse"),
+        ({"search": few}, {}, "49 asked, 50 wanted"),
+        ({"search": paired(0.1, 0.05) | {"low": None}}, {}, "nothing is proven better"),
+        ({}, {}, "nothing is proven better"),
+    ):
+        decision = decide_paired(figures, **rule)
+        assert not decision.promoted
+        assert reason in " ".join(decision.reasons)
