@@ -1,9 +1,10 @@
 """Many configurations and seeds through the real stages, one after the other; resumable, one JSON a cell.
 
-python benchmarks/matrix --data DIR [--model FOLDER] [--runs DIR] [--out DIR] [--only TEXT]
+python benchmarks/matrix --data DIR [--part sequences] [--model FOLDER] [--runs DIR] [--out DIR] [--only TEXT]
 
-DIR holds the public data sets (fashion/, intents/, voice/), FOLDER a saved all-MiniLM-L6-v2. A cell whose data is not
-there is left out. One whose JSON is there is not run again; one that failed is, and the others go on.
+Two parts: `fusion` (encoders, fusions, adaptations) and `sequences` (recommendation from behaviour logs alone). DIR
+holds the public data sets (fashion/, intents/, voice/, sequences/), FOLDER a saved all-MiniLM-L6-v2. A cell whose data
+is not there is left out. One whose JSON is there is not run again; one that failed is, and the others go on.
 """
 
 import argparse
@@ -13,17 +14,18 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import catalogues
-from cells import FINALISTS, FUSIONS, MODEL, Cell, first, further
+from cells import FINALISTS, FUSIONS, MODEL, Cell, first, further, next_products
 from rich.console import Console
 from rich.table import Table
 from zero_shot import measure_zero_shot
 
 from fuserank import config
 from fuserank.artifacts import stage_path
+from fuserank.evaluation.slices import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {"banking77": "intents", "digits": "voice"}
@@ -114,6 +116,8 @@ class Matrix:
             }
             for variant, values in metrics["variants"].items()
         }
+        if (users := metrics["recommendation"]) is not None:
+            variants["recommendation"] = {ALL: users["slices"][ALL]}
         trained = {"validation": manifest["summary"]["best"], "parameters": manifest["summary"]["parameters"]["all"]}
         return {**trained, "train_seconds": manifest["seconds"], "run": metrics["run"], "variants": variants}
 
@@ -138,41 +142,41 @@ def finalists(results: list[dict]) -> list[str]:
     return sorted(scores, key=lambda kind: (-scores[kind], FUSIONS.index(kind)))[:FINALISTS]
 
 
+COLUMNS = {"recommendation": ("popularity", "neighbours", "recommender", "recommended")}
+SEARCHED = ("bm25", "text", "image", "audio", "late", "fused")
+"""Systems shown, the last with its interval."""
+
+
 def show(results: list[dict]) -> None:
-    """Every cell's fused score beside its baselines."""
+    """Every cell's own system beside its baselines."""
     for variant in sorted({name for r in results for name in r.get("variants", {})}):
-        table = Table(title=variant)
-        for column in ("cell", "metric", "BM25", "text", "image", "audio", "late", "fused", "95 %", "trained"):
-            table.add_column(column)
+        shown = COLUMNS.get(variant, SEARCHED)
+        table = Table("cell", "metric", *shown, "95 %", "trained", title=variant)
         for result in results:
             if variant not in result.get("variants", {}):
                 continue
-            systems = result["variants"][variant]["all queries"]["systems"]
-            metric = next(iter(next(iter(systems.values()))))
-            cell = replace(Cell(**result["cell"]))
-            row = [
-                f"{systems[s][metric]['mean']:.3f}" if s in systems else ""
-                for s in ("bm25", "text", "image", "audio", "late", "fused")
-            ]
-            ends = f"{systems['fused'][metric]['low']:.3f}–{systems['fused'][metric]['high']:.3f}"
-            table.add_row(cell.name, metric, *row, ends, f"{result.get('parameters', {}).get('trained', 0):,}")
+            systems = result["variants"][variant][ALL]["systems"]
+            for metric in list(next(iter(systems.values())))[: 2 if variant in COLUMNS else 1]:
+                row = [f"{systems[s][metric]['mean']:.4f}" if s in systems else "" for s in shown]
+                own = systems[shown[-1]][metric]
+                trained = f"{result.get('parameters', {}).get('trained', 0):,}"
+                table.add_row(Cell(**result["cell"]).name, metric, *row, f"{own['low']:.4f}–{own['high']:.4f}", trained)
         console.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--part", choices=("fusion", "sequences"), default="fusion")
     parser.add_argument("--model", help="folder of a saved text encoder")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "matrix")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "matrix")
     parser.add_argument("--only", default="", help="cells whose name holds this text")
     options = parser.parse_args()
     matrix = Matrix(options.data.resolve(), options.runs.resolve(), options.out.resolve(), options.model)
-    planned = [
-        c for c in first(matrix.data, options.model is not None) if options.only in c.name and matrix.has_data(c)
-    ]
-    results = [matrix.run(cell) for cell in planned]
-    if not any("error" in result for result in results):
+    cells = next_products() if options.part == "sequences" else first(matrix.data, options.model is not None)
+    results = [matrix.run(c) for c in cells if options.only in c.name and matrix.has_data(c)]
+    if options.part == "fusion" and not any("error" in result for result in results):
         ranked = [r for r in results if r["cell"]["row"].startswith("fashion fusion")]
         more = further(finalists(ranked) if len(ranked) == len(FUSIONS) else [])
         results += [matrix.run(c) for c in more if options.only in c.name and matrix.has_data(c)]

@@ -9,6 +9,11 @@ from catalogues import speakers
 FUSIONS = ("concat", "attention", "gated", "ensemble", "joint")
 FINALISTS, SEEDS = 2, (0, 1, 2)
 BASE = "fashion encoders"
+LOGS: dict[str, dict[str, Any]] = {  # each with what its validation users asked for, beside sequences.yaml
+    "Beauty": {},
+    "Yelp": {},
+    "LastFM": {},
+}
 MODEL = "the folder of the borrowed text encoder"  # put in where a cell is run: results name no folder
 
 
@@ -118,3 +123,23 @@ def further(best: list[str]) -> list[Cell]:
     """More seeds of the finalists (fusion kinds, best first on validation) and of what pre-training is worth."""
     seeds = SEEDS[1:]
     return [fused(kind, seed) for seed in seeds for kind in best] + [c for seed in seeds for c in few_labels(seed)]
+
+
+def next_products() -> list[Cell]:
+    """What each user turns to last, of the behaviour logs: seeds one after the other, so that all data come early."""
+    return [
+        Cell(
+            f"next product, {log}",
+            f"sequences-{log}".lower(),
+            "sequences",
+            "sequences.yaml",
+            {
+                "records.events.files": [f"{log}.txt"],
+                "records.products.files": [f"{log}_item2attributes.json"],
+                **LOGS[log],
+            },
+            seed,
+        )
+        for seed in SEEDS
+        for log in LOGS
+    ]
