@@ -6,6 +6,7 @@ Reads and writes the store; who judges is the running service (feedback/canary.p
 import time
 from typing import get_args
 
+from rich.console import Console
 from rich.table import Table
 
 from fuserank.config import Experiment
@@ -36,8 +37,7 @@ def begin(experiment: Experiment) -> None:
             word = "goes on"
     console.print(
         f"a canary {word}: {settings.promote} answers {settings.canary:.0%} of the visitors, {incumbent} the others;"
-        f" a running service judges it by itself. {WHERE}",
-        highlight=False,
+        f" a running service judges it by itself. {WHERE}"
     )
 
 
@@ -76,7 +76,7 @@ def tell(experiment: Experiment) -> None:
         table = Table("time", "candidate", "incumbent", "decision", "why", title="decisions on live answers")
         for decision in decisions:
             table.add_row(*_row(decision))
-        console.print(table)
+        Console().print(table)
 
 
 def _opened(experiment: Experiment) -> Database:

@@ -90,7 +90,7 @@ def test_a_promoted_policy_begins_as_a_canary(experiment: Experiment, capsys: py
     serve(experiment)
     folder = stage_path(experiment, "policy")
     policy.run(experiment, promote=True)
-    told = " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().err.split())
     assert "a canary began: linucb answers 10% of the visitors, thompson the others" in told
     assert "/v1/admin/policy" in told
     with Database(run_database(experiment.run)[1]) as database:
@@ -101,7 +101,7 @@ def test_a_promoted_policy_begins_as_a_canary(experiment: Experiment, capsys: py
         assert (canary.scenario, canary.kind, canary.share) == (ALL, "linucb", 0.1)
         assert "None yet" in (folder / "report.html").read_text()
         policy.run(experiment, promote=True)
-        assert "a canary goes on" in capsys.readouterr().out
+        assert "a canary goes on" in capsys.readouterr().err
         assert database.policy_heads()[1][ALL].canary == canary
         with pytest.raises(PolicyError, match="no canary runs in search"):
             canaries.end(experiment, "search")
@@ -115,9 +115,9 @@ def test_a_promoted_policy_begins_as_a_canary(experiment: Experiment, capsys: py
         database.end_canary(again, again.decision("promoted", "it earns more", "thompson", {"look": look}))
     capsys.readouterr()
     policy.run(experiment, promote=True)
-    told = capsys.readouterr().out
-    assert "linucb answers already" in told
-    assert "ended by hand" in told
+    told = capsys.readouterr()
+    assert "linucb answers already" in told.err
+    assert "by hand" in told.out
     html = (folder / "report.html").read_text()
     assert "it earns more" in html
     assert "0.20000 against 0.10000, +0.10000 [0.05000, 0.15000], 200 and 900 answers" in html
