@@ -116,6 +116,6 @@ class GenerationJudge:
         rule = {
             name: getattr(settings, name) for name in ("reward", "level", "fall", "watch_answers", "settle_seconds")
         }
-        why = f"{kind}: upper bound of the difference {look.high:.5f} is below {-settings.fall:g}"
+        why = f"{kind}: upper bound of the difference {look.high:.5f} is below {0.0 - settings.fall:g}"
         evidence = {"kind": kind, "look": look.as_dict(), "looks": comparison.looks, "rule": rule}
         return Decision(f"generation {new.id}", "generation", new.id, old.id, "rolled back", why, evidence)

@@ -118,9 +118,10 @@ def test_what_answers_earned(any_database: Database, monkeypatch: pytest.MonkeyP
     ]  # fmt: skip
     assert any_database.outcomes_after(asked, (found[0].stored, "r1"), 1) == found[1:2]
     assert any_database.latest_outcomes(asked, 2) == found[:0:-1]
-    told = {"since": 0, "until": begin + 500}
-    assert [o.request_id for o in any_database.latest_outcomes(Asked("click", 0, ("search",), **told), 9)] == ["r4"]
-    two = Asked("click", 0, ("recommend",), **told, generation="g2", policies=("thompson", "epsilon_greedy"))
+    searches = Asked("click", 0, ("search",), 0, begin + 500)
+    assert [o.request_id for o in any_database.latest_outcomes(searches, 9)] == ["r4"]
+    kinds_of = ("thompson", "epsilon_greedy")
+    two = Asked("click", 0, ("recommend",), 0, begin + 500, generation="g2", policies=kinds_of)
     assert [(o.request_id, o.value) for o in any_database.outcomes_after(two, (0, ""), 9)] == [("r2", 0.5)]
 
 
