@@ -16,7 +16,7 @@ from fuserank.store.tables import EVENTS, IMPRESSIONS
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Earned:
     """One answer and what it earned."""
 
     request_id: str
@@ -40,7 +40,7 @@ class Asked:
     policies: tuple[str, ...] | None = None  # kinds; None: any, also none
 
 
-def after(connection: sa.Connection, asked: Asked, last: tuple[int, str], limit: int) -> list[Outcome]:
+def after(connection: sa.Connection, asked: Asked, last: tuple[int, str], limit: int) -> list[Earned]:
     """The next `limit` answers beyond `last`, (stored, request_id), in that order."""
     stored, request = IMPRESSIONS.c.stored, IMPRESSIONS.c.request_id
     beyond = sa.or_(stored > last[0], sa.and_(stored == last[0], request > last[1]))
@@ -48,7 +48,7 @@ def after(connection: sa.Connection, asked: Asked, last: tuple[int, str], limit:
     return _valued(connection, asked, connection.execute(query.limit(limit)).all())
 
 
-def latest(connection: sa.Connection, asked: Asked, limit: int) -> list[Outcome]:
+def latest(connection: sa.Connection, asked: Asked, limit: int) -> list[Earned]:
     """The last `limit` answers, the latest first."""
     order = (IMPRESSIONS.c.stored.desc(), IMPRESSIONS.c.request_id.desc())
     rows = connection.execute(_query(asked).order_by(*order).limit(limit)).all()
@@ -70,7 +70,7 @@ def _query(asked: Asked) -> sa.Select:
     return query
 
 
-def _valued(connection: sa.Connection, asked: Asked, rows: Sequence[sa.Row]) -> list[Outcome]:
+def _valued(connection: sa.Connection, asked: Asked, rows: Sequence[sa.Row]) -> list[Earned]:
     columns = (EVENTS.c.request_id, EVENTS.c.product_id, EVENTS.c.stored)
     query = sa.select(*columns).where(EVENTS.c.type == asked.reward, EVENTS.c.request_id.in_([r[0] for r in rows]))
     stored = {row.request_id: row.stored for row in rows}
@@ -84,5 +84,5 @@ def _valued(connection: sa.Connection, asked: Asked, rows: Sequence[sa.Row]) -> 
         value = len(earned.get(row.request_id, set()) & set(shown)) / len(shown) if shown else 0.0
         visitor = f"user {row.user_id}" if row.user_id else f"session {row.session_id}" if row.session_id else None
         kind = (row.policy or "").partition("@")[0]
-        found.append(Outcome(row.request_id, row.stored, row.kind, kind, visitor or row.request_id, value))
+        found.append(Earned(row.request_id, row.stored, row.kind, kind, visitor or row.request_id, value))
     return found

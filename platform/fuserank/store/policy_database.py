@@ -53,11 +53,11 @@ class PolicyDatabase(Connected):
         """Scenario → how its canary stood when it was last looked at; None: nobody has looked yet."""
         return self._read(canaries.seen)
 
-    def outcomes_after(self, asked: outcomes.Asked, last: tuple[int, str], limit: int) -> list[outcomes.Outcome]:
+    def outcomes_after(self, asked: outcomes.Asked, last: tuple[int, str], limit: int) -> list[outcomes.Earned]:
         """What the next answers beyond `last` (stored, request_id) earned, in that order."""
         return self._read(lambda connection: outcomes.after(connection, asked, last, limit))
 
-    def latest_outcomes(self, asked: outcomes.Asked, limit: int) -> list[outcomes.Outcome]:
+    def latest_outcomes(self, asked: outcomes.Asked, limit: int) -> list[outcomes.Earned]:
         """What the latest answers earned, the latest first."""
         return self._read(lambda connection: outcomes.latest(connection, asked, limit))
 
