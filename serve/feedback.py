@@ -1,5 +1,5 @@
-"""Feedback: writes events and impressions, reads users' histories, lets policies learn, erases users. Reads and writes
-the store.
+"""Feedback: writes events and impressions, reads users' histories, lets policies learn, judges canaries and new
+generations, erases users. Reads and writes the store.
 
 The store gathers calls that wait at the same time into one commit, so each call waits in a thread of its own.
 """
@@ -18,6 +18,7 @@ from fuserank.store.erasures import Erased
 from serve import watch
 from serve.envelope import ANY, Envelope, Result, answer
 from serve.housekeeping import Housekeeping
+from serve.judging import Judging
 from serve.learning import Learning
 from serve.messages import HistoryEvent
 
@@ -39,8 +40,9 @@ class Feedback:
             url: the database, as SQLAlchemy writes it.
             history: events of a user that the recommender is given.
             writers: calls that may share one commit.
-            policy: its `online` says whether there is a policy that learns from what is stored.
-            run: the run's folder, out of whose files erased users are taken.
+            policy: its `online` says whether there is a policy that learns from what is stored, and whose canary is
+                judged; its `rollback` whether generations are.
+            run: the run's folder, out of whose files erased users are taken, and where the generations are.
             retention_days: how long events and impressions are kept; None: for good.
 
         Raises:
@@ -52,6 +54,7 @@ class Feedback:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")  # never waits behind a disk flush
         self._housekeeping = Housekeeping(self._database, run, retention_days)
         self._learning = Learning(self._database, policy) if policy is not None and policy.online is not None else None
+        self._judging = Judging(self._database, policy, run and run / "index") if policy is not None else None
 
     async def add_events(self, events: list[Any]) -> AddResult:
         """Store events; the accepted ones are durable when this returns. Raises StoreError."""
@@ -93,6 +96,8 @@ class Feedback:
     def __del__(self):  # Serve calls it when the replica ends: writes under way are finished
         if (learning := getattr(self, "_learning", None)) is not None:
             learning.stop()
+        if (judging := getattr(self, "_judging", None)) is not None:
+            judging.stop()
         if (housekeeping := getattr(self, "_housekeeping", None)) is not None:
             housekeeping.stop()
         self._database.close()

@@ -76,10 +76,8 @@ class Gateway:
             introduce, max_given: see Scoring.
             policy: the chain's last stage, where there is one.
         """
-        self._policy = policy
-        self.held = held
-        self._generations = generations
-        self._chain = chain
+        self.held, self._generations = held, generations
+        self._chain, self._policy = chain, policy
         self._admission = Admission(max_limit, max_items, media or MediaLimits())
         self._writes = Writes(self._admission, add_events, change_products)
         self.batcher: Batcher[Envelope, Result] = Batcher(self._run, max_batch, queue)
@@ -105,6 +103,7 @@ class Gateway:
             filter=request.filter,
             exclude=tuple(request.exclude),
             user_id=request.user_id,
+            session_id=request.session_id,
             explain=request.explain,
             facets=tuple(dict.fromkeys(request.facets)),
             sort=sort_keys(request.sort),
@@ -138,6 +137,7 @@ class Gateway:
             request.limit,
             filter=request.filter,
             user_id=request.user_id,
+            session_id=request.session_id,
             product_ids=tuple(request.product_ids),
             exclude_seen=request.exclude_seen,
             pool=self._pool("recommend", request.limit),

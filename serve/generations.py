@@ -15,6 +15,7 @@ from typing import Any
 from fuserank.errors import InputError, StageError
 from fuserank.retrieval.generation import activate, current_folder, generation_ids, read_manifest
 from fuserank.store.database import Database
+from fuserank.store.decisions import Decision
 from fuserank.store.generations import Generation
 from serve.held import follow
 
@@ -84,6 +85,19 @@ def ask_for(database: Database, index: Path, identity: str) -> None:
     _register(database, index)
     if identity not in [row.id for row in database.generations() if row.state == "active"]:
         database.warm_generation(identity)
+
+
+def roll_back(database: Database, index: Path, decision: Decision) -> bool:
+    """Do what a decision against the generation that answers says, once; False: not now, or it is done.
+
+    Raises:
+        StoreError: the database failed.
+    """
+    if decision.incumbent not in generation_ids(index):
+        log.warning("generation %s cannot be rolled back: %s is gone", decision.candidate, decision.incumbent)
+        return False
+    _register(database, index)
+    return database.roll_back_generation(decision)
 
 
 def previous(database: Database, index: Path) -> str:

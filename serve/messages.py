@@ -27,6 +27,7 @@ class Ask:
     filter: dict[str, Any] | None = None
     exclude: tuple[str, ...] = ()  # product ids
     user_id: str | None = None
+    session_id: str | None = None
     product_ids: tuple[str, ...] = ()  # recommend: looked at just now; similar: the one product
     exclude_seen: bool = False
     explain: bool = False
@@ -114,6 +115,7 @@ class Choice:
     names: tuple[str, ...]  # of the F features
     features: np.ndarray  # float64 [K, F], in the model's own order
     size: int  # positions of the slate
+    visitor: str | None = None  # who stays with one policy while two answer: the user, else the session
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 Runs in a thread of each gateway's own (numpy, a fraction of a millisecond an answer), so that it costs no hop. What has
 been learnt is read from the store, where one learner writes it (serve/learning.py): a gateway knows a new state, a
 switch of the policy or a freeze of exploration within POLL_SECONDS, every gateway the same.
+
+While a canary runs, two kinds of policy answer, over the same state. A visitor is on one side from its beginning to its
+end, by a hash; a propensity is the chance that the policy of that side had, which the answer's policy@version names.
 """
 
 import asyncio
@@ -23,8 +26,9 @@ from fuserank.feedback.policies.build import configured
 from fuserank.feedback.policies.exploration import Exploration
 from fuserank.feedback.policies.slates import NONE
 from fuserank.feedback.policies.state import LinearState
+from fuserank.store.canaries import Canary
 from fuserank.store.database import Database
-from fuserank.store.policies import ALL, PolicyState, Switch
+from fuserank.store.policies import ALL, PolicyState, Switch, kinds
 from serve import metrics
 from serve.envelope import ANY, Envelope, Result, answer
 from serve.held import follow
@@ -50,7 +54,7 @@ class Followed:
         self._database, self._settings, self._online = database, settings, settings.online
         self._states: dict[tuple[str, str], PolicyState] = {}
         self._switches: dict[str, Switch] = {}
-        self._made: dict[tuple[str, tuple[str, ...]], tuple[object, SlatePolicy]] = {}
+        self._made: dict[tuple[str, tuple[str, ...], str], tuple[object, SlatePolicy]] = {}
         self._stopped = threading.Event()
         self.look()
         options = {"idle": poll_seconds, "what": "policies"}
@@ -71,23 +75,30 @@ class Followed:
         told = [self._switches[name].frozen for name in (scenario, ALL) if name in self._switches]
         return next((frozen for frozen in told if frozen is not None), self._online.frozen)
 
-    def policy(self, scenario: str, names: tuple[str, ...]) -> SlatePolicy:
+    def kind(self, scenario: str, visitor: str) -> str:
+        """The kind of policy that answers this visitor now."""
+        kind, canary = kinds(self._switches, scenario, self._online.kind)
+        return canary.kind if canary is not None and in_canary(canary, visitor) else kind
+
+    def policy(self, scenario: str, names: tuple[str, ...], kind: str | None = None) -> SlatePolicy:
         """The policy that answers now. One thread at a time.
+
+        Args:
+            kind: which one; None: the one that answers without a canary.
 
         Raises:
             PolicyError: what the store holds is no state.
         """
         empty = LinearState(names)
         stored, frozen = self._states.get((scenario, empty.key)), self.frozen(scenario)
-        told = [self._switches[name].kind for name in (scenario, ALL) if name in self._switches]
-        kind = next((kind for kind in told if kind is not None), self._online.kind)
-        known = (stored and stored.revision, frozen, kind)
-        made = self._made.get((scenario, names))
+        kind = kind or kinds(self._switches, scenario, self._online.kind)[0]
+        known = (stored and stored.revision, frozen)
+        made = self._made.get((scenario, names, kind))
         if made is None or made[0] != known:
             state = LinearState.from_dict(json.loads(stored.state)) if stored else empty
             prior = {"score": self._online.prior}
             made = (known, configured(kind, state, self._settings, frozen=frozen, prior=prior))
-            self._made[scenario, names] = made
+            self._made[scenario, names, kind] = made
         return made[1]
 
     def close(self) -> None:
@@ -120,22 +131,23 @@ class PolicyStage:
         self._thread.shutdown()
 
     def _answer(self, envelopes: list[Envelope]) -> list[Result]:
-        seeded = [(_seed(envelope.request_id), envelope.payload) for envelope in envelopes]
+        seeded = [(envelope.request_id, envelope.payload) for envelope in envelopes]
         named = [
             Envelope(envelope.request_id, envelope.generation, envelope.deadline, payload)
             for envelope, payload in zip(envelopes, seeded, strict=True)
         ]
         return answer(named, ANY, self._choose)
 
-    def _choose(self, payloads: Sequence[tuple[int, Choice]]) -> list[Chosen]:
+    def _choose(self, payloads: Sequence[tuple[str, Choice]]) -> list[Chosen]:
         groups: dict[tuple, list[int]] = {}
-        for i, (_, choice) in enumerate(payloads):
-            groups.setdefault((choice.scenario, choice.names, choice.size), []).append(i)
+        for i, (request, choice) in enumerate(payloads):
+            kind = self._followed.kind(choice.scenario, choice.visitor or request)
+            groups.setdefault((choice.scenario, choice.names, choice.size, kind), []).append(i)
         found: dict[int, Chosen] = {}
-        for (scenario, names, size), members in groups.items():
-            policy = self._followed.policy(scenario, names)
+        for (scenario, names, size, kind), members in groups.items():
+            policy = self._followed.policy(scenario, names, kind)
             share = self._shares(scenario, len(members), policy.frozen)
-            seeds = np.array([payloads[i][0] for i in members])
+            seeds = np.array([_hash(payloads[i][0]) >> 1 for i in members])  # int64
             chosen = _draw(policy, [payloads[i][1] for i in members], seeds, size, share)
             found.update(zip(members, chosen, strict=True))
             for one in chosen:
@@ -176,6 +188,11 @@ def _draw(
     return found
 
 
-def _seed(request_id: str) -> int:
-    """The same for the same request, on any replica."""
-    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 1
+def in_canary(canary: Canary, visitor: str) -> bool:
+    """Whether a canary's policy answers this visitor: the same on any replica; another share in another canary."""
+    return _hash(f"{canary.scenario} {canary.kind} {canary.since} {visitor}") < canary.share * 2**64
+
+
+def _hash(text: str) -> int:
+    """The same for the same text, on any replica; below 2⁶⁴."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "big")

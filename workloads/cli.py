@@ -138,16 +138,22 @@ def policy(
     freeze: Annotated[
         bool | None, typer.Option("--freeze/--thaw", help="end, or allow, exploration of the running service at once")
     ] = None,
+    end_canary: Annotated[
+        bool, typer.Option("--end-canary", help="roll back the policy that answers a share of the visitors")
+    ] = False,
     scenario: Annotated[
-        str | None, typer.Option(help="whose exploration: recommend or search; both if left out")
+        str | None, typer.Option(help="whose exploration or canary: recommend or search; both if left out")
     ] = None,
 ) -> None:
     def work() -> None:
+        from workloads import canaries
         from workloads import policy as workload
 
         if freeze is not None:
             workload.switch(resolve(config, set), scenario, frozen=freeze)
-        else:
+        if end_canary:
+            canaries.end(resolve(config, set), scenario)
+        if freeze is None and not end_canary:
             workload.run(resolve(config, set), promote)
 
     guarded(work)

@@ -1,8 +1,9 @@
 """`fuserank policy -c FILE [--promote]`: what other policies would have earned on the answers that were served.
 
-Reads feedback/ (impressions and joined clicks). Learns each configured policy from the older answers, estimates all of
-them on the newer ones beside the one that served, and with --promote asks the gate. Writes policy/: estimates.json,
-report.html, decisions.jsonl (kept from run to run) and, once one is promoted, current.json: that policy in numbers.
+Reads feedback/ (impressions and joined clicks) and the store's decisions on live answers. Learns each configured policy
+from the older answers, estimates all of them on the newer ones beside the one that served, and with --promote asks the
+gate. Writes policy/: estimates.json, report.html, decisions.jsonl (kept from run to run) and, once one is promoted,
+current.json: that policy in numbers. What is promoted answers at once, or begins as a canary (canaries.py).
 """
 
 import time
@@ -30,6 +31,7 @@ from fuserank.feedback.rewards import fit_rewards
 from fuserank.feedback.slate_log import SlateLog, read_slates
 from fuserank.store.database import Database, run_database
 from fuserank.store.policies import ALL, Switch
+from workloads import canaries
 from workloads.progress import console, say
 
 SERVED = "served"
@@ -53,7 +55,11 @@ def run(experiment: Experiment, promote: bool = False) -> dict:
         say=say,
     )
     if experiment.policy.online is not None and (manifest["summary"]["decision"] or {}).get("promoted"):
-        switch(experiment, kind=experiment.policy.promote)
+        if experiment.policy.canary:
+            canaries.begin(experiment)
+        else:
+            switch(experiment, kind=experiment.policy.promote)
+    canaries.tell(experiment)
     return manifest
 
 
@@ -101,6 +107,7 @@ def _policy(experiment: Experiment, feedback: Path, folder: Path, promote: bool)
     }
     write_json(folder / "estimates.json", summary)
     page = _report(experiment.name, log, estimates, recorded(folder / DECISIONS))
+    canaries.show(page, experiment)
     (folder / "report.html").write_text(page.html(), encoding="utf-8")
     _print(estimates, settings, decision, folder)
     return summary

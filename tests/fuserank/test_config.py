@@ -95,6 +95,13 @@ def test_adalora_is_not_sharded() -> None:
         config.validate(values)
 
 
+def test_a_canary_that_could_never_be_promoted_is_refused() -> None:
+    values = {"name": "x", "policy": {"canary": 0.1, "canary_answers": 500}}
+    with pytest.raises(ConfigError, match="raise it to 1000"):
+        config.validate(values)
+    assert config.validate({"name": "x", "policy": {"canary_answers": 500}}).policy.canary == 0
+
+
 def test_two_sources_of_queries() -> None:
     labels, table = {"columns": ["a"], "required": "a"}, {"files": ["x.csv"]}
     with pytest.raises(ConfigError, match="not both"):

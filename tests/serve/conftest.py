@@ -73,8 +73,8 @@ def deploy(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
-    """A gateway over them."""
+def front(experiment: Experiment, deployments: dict[str, Any], follow: bool = False) -> Gateway:
+    """A gateway over them; follow: it answers from the generation that the database names."""
     folder = generation_folder(experiment)
     feedback = deployments["feedback"]
     database, policy = Database(store_url(experiment)), experiment.policy
@@ -95,7 +95,7 @@ def front(experiment: Experiment, deployments: dict[str, Any]) -> Gateway:
         feedback.add_events,
         feedback.add_impressions,
         deployments["products"].change,
-        Held("gateway", folder, opened, close=hide),
+        Held("gateway", folder, opened, database if follow else None, close=hide),
         functools.partial(listing, database, index_folder(experiment)),
         experiment.serve.max_limit,
         policy=stage,

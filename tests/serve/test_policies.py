@@ -328,7 +328,8 @@ def test_administration_shows_and_switches(experiment: Experiment, tmp_path: Pat
         database.add_key(stored)
         app = create_app(gateway, 200_000, "test", config.Guard(administration=True), Keyring(database, False))
         with TestClient(app, headers={"X-API-Key": key}) as client:
-            assert client.get("/v1/admin/policy").json() == {"learnt": [], "switches": []}
+            empty = {name: [] for name in ("learnt", "switches", "canaries", "decisions")}
+            assert client.get("/v1/admin/policy").json() == empty
             recommend(client)
             version, state = settled(experiment, 1)
             body = {"scenario": "recommend", "frozen": True}

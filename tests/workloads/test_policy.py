@@ -15,7 +15,7 @@ from fuserank.models.click import load_click
 from fuserank.store.database import Database, run_database
 from fuserank.store.policies import ALL, Switch
 from tests.workloads.served import ANSWERS, experiment_below, serve
-from workloads import feedback, policy
+from workloads import canaries, feedback, policy
 
 LIKED = (0 * 1 + 0.5 * 5 + 1 * 26) / 32  # of two positions, with five candidates each liked with chance ½
 BEST = 0.95 * (0.15 + 0.45 * LIKED) + 0.05 * (0.15 + 0.45 * 0.5)
@@ -83,6 +83,45 @@ def test_a_promoted_policy_and_a_freeze_reach_the_running_service(experiment: Ex
     assert switches == {ALL: Switch(ALL, "linucb"), "recommend": Switch("recommend", None, True)}
     with pytest.raises(PolicyError, match="no scenario"):
         policy.switch(experiment, "searches", frozen=True)
+
+
+def test_a_promoted_policy_begins_as_a_canary(experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = config.update(experiment, {"policy.online": {"kind": "thompson"}, "policy.canary": 0.1})
+    serve(experiment)
+    folder = stage_path(experiment, "policy")
+    policy.run(experiment, promote=True)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a canary began: linucb answers 10% of the visitors, thompson the others" in told
+    assert "/v1/admin/policy" in told
+    with Database(run_database(experiment.run)[1]) as database:
+        (switch,) = database.policy_heads()[1].values()
+        assert switch.kind is None
+        canary = switch.canary
+        assert canary is not None
+        assert (canary.scenario, canary.kind, canary.share) == (ALL, "linucb", 0.1)
+        assert "None yet" in (folder / "report.html").read_text()
+        policy.run(experiment, promote=True)
+        assert "a canary goes on" in capsys.readouterr().err
+        assert database.policy_heads()[1][ALL].canary == canary
+        with pytest.raises(PolicyError, match="no canary runs in search"):
+            canaries.end(experiment, "search")
+        canaries.end(experiment)
+        assert database.policy_heads()[1] == {ALL: Switch(ALL)}
+        look = {"answers": 200, "incumbent_answers": 900, "mean": 0.2, "incumbent_mean": 0.1}
+        look |= {"difference": 0.1, "low": 0.05, "high": 0.15}
+        database.begin_canary(ALL, "linucb", 0.1)
+        again = database.policy_heads()[1][ALL].canary
+        assert again is not None
+        database.end_canary(again, again.decision("promoted", "it earns more", "thompson", {"look": look}))
+    capsys.readouterr()
+    policy.run(experiment, promote=True)
+    told = capsys.readouterr()
+    assert "linucb answers already" in told.err
+    assert "by hand" in told.out
+    html = (folder / "report.html").read_text()
+    assert "it earns more" in html
+    assert "0.20000 against 0.10000, +0.10000 [0.05000, 0.15000], 200 and 900 answers" in html
+    assert "asked for on the command line" in html
 
 
 def test_a_click_model_of_what_was_shown(experiment: Experiment, capsys) -> None:

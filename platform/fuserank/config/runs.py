@@ -239,7 +239,23 @@ class Policy(Section):
     effective: Annotated[float, Field(gt=0)] = 1000.0  # effective answers the gate wants
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of all intervals
     bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples
+    canary: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of visitors a promoted policy answers first; 0: all
+    canary_answers: Annotated[int, Field(ge=100)] = 20_000  # of the canary, after which it ends if nothing is proven
+    rollback: bool = False  # a generation that earns less than the one before it goes by itself
+    fall: Weight = 0.0  # by how much less at least, in reward a position shown
+    watch_answers: Annotated[int, Field(ge=100)] = 20_000  # of either generation and kind of answer, at most
+    watch_seconds: Annotated[float, Field(gt=0)] = 60.0  # between looks at live answers
+    settle_seconds: Weight = 300.0  # after which an answer is judged, by what it earned in that time
     online: Online | None = None  # orders live answers; null: the model's own order
+
+    @model_validator(mode="after")
+    def _provable(self) -> "Policy":
+        if self.canary and self.canary_answers < self.effective:
+            raise ValueError(
+                "canary_answers must not be less than effective, or no canary could ever be promoted;"
+                f" raise it to {self.effective:.0f}"
+            )
+        return self
 
 
 class Tracking(Section):

@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from fuserank.store import changes, erasures, events, generations, impressions, keys, policies, vectors
-from fuserank.store.engine import open_engine, truncate_log, unreachable
-from fuserank.store.writer import GroupWriter
+from fuserank.store import changes, erasures, events, generations, impressions, keys, vectors
+from fuserank.store.decisions import Decision
+from fuserank.store.engine import truncate_log, unreachable
+from fuserank.store.policy_database import PolicyDatabase
 
-T = TypeVar("T")
 ERASED_SECONDS = 1.0  # how long another process's erasure may stay unknown here
 
 
@@ -39,7 +39,7 @@ def run_database(run: str | Path) -> tuple[Path, str]:
     return file, sa.URL.create("sqlite", database=str(file)).render_as_string()
 
 
-class Database:
+class Database(PolicyDatabase):
     """Opens the database, migrating it if needed, and starts its writer."""
 
     def __init__(self, url: str):
@@ -47,8 +47,7 @@ class Database:
         Raises:
             StoreError: malformed URL, missing driver, unreachable, or settings that are not durable.
         """
-        self._engine = open_engine(url)
-        self._writer = GroupWriter(self._engine)
+        super().__init__(url)
         self._erased: dict[str, int] = {}  # as the database had it a moment ago, and whoever is being erased here
         self._erased_read, self._erasing = 0.0, threading.Lock()
 
@@ -169,29 +168,13 @@ class Database:
         """Make a generation the active one; the one before it is retired. Raises StoreError for an unknown one."""
         self._writer.run(lambda connection: generations.activate(connection, identity))
 
+    def roll_back_generation(self, decision: Decision) -> bool:
+        """Ask for the incumbent of a decision against the active generation; False where somebody was quicker."""
+        return self._writer.run(lambda connection: generations.roll_back(connection, decision))
+
     def generations(self) -> list[generations.Generation]:
         """All registered generations, oldest first."""
         return self._read(generations.read)
-
-    def unlearnt(self, reward: str, limit: int) -> policies.Unlearnt:
-        """Answers and events that no policy has learnt from; `reward`: the type of event that is one."""
-        return self._read(lambda connection: policies.unlearnt(connection, reward, limit))
-
-    def write_policies(self, states: Sequence[policies.PolicyState], done: policies.Unlearnt) -> None:
-        """Store what was learnt and from what, in one. Raises StoreError if somebody else has learnt meanwhile."""
-        self._writer.run(lambda connection: policies.write(connection, states, done), len(done.events))
-
-    def policy_heads(self) -> tuple[dict[tuple[str, str], int], dict[str, policies.Switch]]:
-        """Revision of each (scenario, features) that was learnt in; switches by scenario."""
-        return self._read(lambda connection: (policies.heads(connection), policies.switches(connection)))
-
-    def policy_states(self) -> list[policies.PolicyState]:
-        """All that policies have learnt."""
-        return self._read(policies.read)
-
-    def switch_policy(self, change: policies.Switch) -> None:
-        """Choose a policy, or freeze or free its exploration; every gateway follows within a second."""
-        self._writer.run(lambda connection: policies.switch(connection, change))
 
     def erase_user(self, user_id: str) -> erasures.Erased:
         """Delete all that is stored of a user; on return it is gone, and what arrives late is refused.
@@ -245,22 +228,6 @@ class Database:
         """All API keys there ever were, oldest first."""
         return self._read(keys.read)
 
-    @property
-    def commits(self) -> int:
-        """Commits this object has made; fewer than calls when calls shared them."""
-        return self._writer.commits
-
-    def close(self) -> None:
-        """Finish running writes and let go of the connections."""
-        self._writer.close()
-        self._engine.dispose()
-
-    def __enter__(self) -> "Database":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _added(self, add: Callable[..., tuple[int, int, list[dict[str, Any]]]], rows: list[Any]) -> AddResult:
         """Store rows, but none of a user who was erased, also if that happens at this moment."""
         with self._erasing:
@@ -275,10 +242,3 @@ class Database:
                 if self._erased.get(erasures.digest(user)) != before.get(erasures.digest(user)):
                     self._writer.run(lambda connection, user=user: erasures.erase(connection, user))
         return result
-
-    def _read(self, query: Callable[[sa.Connection], T]) -> T:
-        try:
-            with self._engine.connect() as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise unreachable(self._engine.url, error) from error

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fuserank.errors import StoreError
+from fuserank.store import decisions
+from fuserank.store.decisions import Decision
 from fuserank.store.tables import DELTA_VECTORS, GENERATION_PARTS, GENERATIONS
 
 State = Literal["building", "ready", "warming", "active", "retired"]
@@ -71,6 +73,25 @@ def warm(connection: sa.Connection, identity: str) -> None:
     others = sa.update(GENERATIONS).where(GENERATIONS.c.state == "warming", GENERATIONS.c.id != identity)
     connection.execute(others.values(state="ready", reason=f"{identity} was asked for after it"))
     _set(connection, identity, state="warming", asked_at=_now(), reason=None)
+
+
+def roll_back(connection: sa.Connection, decision: Decision) -> bool:
+    """Ask for the incumbent of a decision against the active generation, and write the decision down.
+
+    Returns:
+        False, and nothing is done, where that was decided already, or another generation answers or is asked for.
+
+    Raises:
+        StoreError: the incumbent is not registered.
+    """
+    states = {row.id: row.state for row in read(connection)}
+    if states.get(decision.candidate) != "active" or "warming" in states.values():
+        return False
+    if not decisions.add(connection, decision):
+        return False
+    assert decision.incumbent is not None
+    warm(connection, decision.incumbent)
+    return True
 
 
 def refuse(connection: sa.Connection, identity: str, reason: str) -> None:

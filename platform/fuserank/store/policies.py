@@ -7,13 +7,15 @@ marks of what it was learnt from are written in one transaction, and only onto t
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fuserank.errors import StoreError
+from fuserank.store import canaries
+from fuserank.store.canaries import Canary
 from fuserank.store.tables import EVENTS, IMPRESSIONS, POLICY_STATES, POLICY_SWITCHES
 
 ALL = "*"
@@ -38,6 +40,7 @@ class Switch:
     scenario: str
     kind: str | None = None
     frozen: bool | None = None
+    canary: Canary | None = None  # set by canaries.begin, not by `switch`
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,9 @@ def read(connection: sa.Connection) -> list[PolicyState]:
 
 
 def switch(connection: sa.Connection, change: Switch) -> None:
-    """Set what is not None; the rest stays."""
+    """Set what is not None; the rest stays. A kind that is chosen by hand ends the scenario's canary."""
+    if change.kind is not None:
+        canaries.end_by_hand(connection, change.scenario, f"{change.kind} was chosen")
     row = {"scenario": change.scenario, "changed": time.time_ns() // 1_000_000}
     row |= {name: value for name in ("kind", "frozen") if (value := getattr(change, name)) is not None}
     values = {name: value for name, value in row.items() if name != "scenario"}
@@ -146,7 +151,22 @@ def switch(connection: sa.Connection, change: Switch) -> None:
 def switches(connection: sa.Connection) -> dict[str, Switch]:
     """By scenario."""
     columns = (POLICY_SWITCHES.c[name] for name in ("scenario", "kind", "frozen"))
-    return {row.scenario: Switch(*row) for row in connection.execute(sa.select(*columns))}
+    running = {canary.scenario: canary for canary in canaries.read(connection)}
+    rows = connection.execute(sa.select(*columns))
+    return {row.scenario: Switch(*row, canary=running.get(row.scenario)) for row in rows}
+
+
+def kinds(switches: Mapping[str, Switch], scenario: str, default: str) -> tuple[str, Canary | None]:
+    """The kind of policy that answers a scenario, and the canary beside it. A scenario's own goes before that of ALL.
+
+    Args:
+        switches: by scenario; default: the config's kind.
+    """
+    told = [switches[name] for name in (scenario, ALL) if name in switches]
+    kind = next((switch.kind for switch in told if switch.kind is not None), default)
+    first = next((switch for switch in told if switch.kind is not None or switch.canary is not None), None)
+    canary = first.canary if first is not None else None
+    return kind, canary if canary is not None and canary.kind != kind else None
 
 
 _SLATE = tuple(IMPRESSIONS.c[name] for name in ("request_id", "kind", "features", "candidate_ids", "product_ids"))

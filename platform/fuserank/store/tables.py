@@ -156,6 +156,24 @@ POLICY_SWITCHES = Table(
     Column("kind", String(32)),  # the policy that answers; null: the config's
     Column("frozen", Boolean),  # whether exploration is off; null: as the config says
     Column("changed", BigInteger, nullable=False),
+    Column("canary", String(32)),  # the policy that answers a share first; null: none does
+    Column("share", Float(53)),  # of the visitors
+    Column("since", BigInteger),  # when it began
+    Column("seen", Text),  # JSON: how the canary stands, as it was last looked at
+)
+
+DECISIONS = Table(
+    "decisions",
+    METADATA,
+    Column("id", String(320), primary_key=True),  # says what was decided on, so that it is decided once
+    Column("at", BigInteger, nullable=False),
+    Column("subject", String(16), nullable=False),  # decisions.Subject
+    Column("scenario", String(32)),  # of a policy; "*": all
+    Column("candidate", String(256), nullable=False),
+    Column("incumbent", String(256)),
+    Column("outcome", String(32), nullable=False),  # decisions.Outcome
+    Column("why", Text, nullable=False),
+    Column("evidence", Text, nullable=False),  # JSON
 )
 
 ERASURES = Table(

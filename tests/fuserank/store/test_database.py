@@ -186,7 +186,7 @@ def test_migrations_from_empty_and_again(tmp_path):
     with sqlite3.connect(file) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert tables == {"alembic_version", *METADATA.tables}
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0006",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0007",)]
 
 
 def test_migrations_make_the_tables_the_code_declares(database):
