@@ -1,14 +1,17 @@
 """The recommender's half of `fuserank index`: how much each part of a recommendation counts (retrieval/blend.py).
 
-Each user's held-out validation product is to be chosen among the candidates that serving would find: a conditional
-logit model (McFadden 1974) of non-negative weights, which is convex. They are kept if two-fold cross-validation over
-users shows a lift of nDCG@10 over the recommender alone – without one, over likeness alone – whose interval is above 0.
+Before that, how neighbours are counted is chosen by how they rank these users' products (feedback/neighbours.py); what
+goes out counts validation's turns too. Each user's held-out validation product is to be chosen among the candidates
+that serving would find: a conditional logit model (McFadden 1974) of non-negative weights, which is convex. They are
+kept if two-fold cross-validation over users shows a lift of nDCG@10 over the recommender alone – without one, over
+likeness alone – whose interval is above 0.
 
 U users · K candidates · P parts.
 """
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +23,8 @@ from fuserank.artifacts import stage_folder
 from fuserank.config import Experiment
 from fuserank.evaluation.intervals import paired_difference
 from fuserank.feedback.behaviour import count_turns
-from fuserank.feedback.neighbours import Neighbours
-from fuserank.feedback.questions import questions
+from fuserank.feedback.neighbours import Neighbours, Shape, fitted
+from fuserank.feedback.questions import Question, questions
 from fuserank.feedback.sequences import training_sequences
 from fuserank.models.fused import FusedModel
 from fuserank.records.splits import VALIDATION
@@ -68,13 +71,16 @@ def fit_blend(
     `alone_ndcg@10`, `blend_ndcg@10`, `blend_lift_low`, `blend_lift_high`, cross-validated; only the first where there
     are too few users to tell."""
     asked_of = list(questions(events, catalogue.ids, VALIDATION)[0].values())
-    trained = [past["rows"] for past in training_sequences(events, catalogue.ids)]
-    neighbours = Neighbours.count(trained, catalogue.size)
+    trained, validated = (
+        [past["rows"] for past in training_sequences(events, catalogue.ids, also)] for also in (False, True)
+    )
     if len(asked_of) > USERS:
         kept = np.random.default_rng(seed).choice(len(asked_of), USERS, replace=False)
         asked_of = [asked_of[place] for place in sorted(kept)]
     if len(asked_of) < FEWEST:
-        return Blend(), {"users": float(len(asked_of))}, neighbours
+        return Blend(), {"users": float(len(asked_of))}, Neighbours.count(validated, catalogue.size)
+    shape = fitted(Shape(), lambda one: _ranks(Neighbours.count(trained, catalogue.size, one), asked_of))
+    neighbours = Neighbours.count(trained, catalogue.size, shape)
     counted = count_turns([rows.tolist() for rows in trained], catalogue.size)
     expected = None if model.recommender is None else Expected(model.recommender, catalogue)
     blender = Blender(Retriever(catalogue), counted, neighbours, expected)
@@ -100,11 +106,25 @@ def fit_blend(
         "blend_ndcg@10": float(blended.mean()),
         "blend_lift_low": lift.low,
         "blend_lift_high": lift.high,
+        **{f"neighbours_{name}": value for name, value in asdict(shape).items()},
     }
+    served = Neighbours.count(validated, catalogue.size, shape)
     if not lift.low > 0:
-        return Blend(), figures, neighbours
+        return Blend(), figures, served
     weights = (_fit(asked, np.arange(len(asked_of))) / spread).tolist()
-    return Blend({name: weight for name, weight in zip(PARTS, weights, strict=True) if weight > 0}), figures, neighbours
+    return Blend({name: weight for name, weight in zip(PARTS, weights, strict=True) if weight > 0}), figures, served
+
+
+def _ranks(neighbours: Neighbours, asked: Sequence[Question]) -> float:
+    """Mean nDCG@10 of neighbours alone over the whole catalogue, seen products left out."""
+    found = 0.0
+    for past, target in asked:
+        scores = neighbours.scores(past["rows"], neighbours.products)
+        mine = scores[target]
+        scores[past["rows"]] = -1
+        rank = int((scores >= mine).sum()) if mine > 0 else K + 1  # of equal scores the last
+        found += 1 / np.log2(max(rank, 1) + 1) if rank <= K else 0.0
+    return found / len(asked)
 
 
 def _pad(blender: Blender, wishes: list[Wish], offers: list[Offer], targets: list[int]) -> tuple[Asked, torch.Tensor]:

@@ -1,7 +1,8 @@
 """The recommendation half of `fuserank evaluate`: each user's last product, ranked over the whole catalogue.
 
 Reads preprocess/events.parquet and a generation; returns figures. Systems: what is served (`recommended`, the blend),
-the model's recommender M_R alone, plain item neighbours and popularity, the latter two counted over what training saw.
+the model's recommender M_R alone, plain item neighbours and popularity, the latter two counted over what training and
+validation saw, as what is served does.
 """
 
 from pathlib import Path
@@ -50,7 +51,7 @@ def evaluate_recommendation(
     users = list(asked)
     known, targets = [asked[user][0] for user in users], [asked[user][1] for user in users]
     size, seed = generation.catalogue.size, experiment.seed
-    trained = [sequence["rows"].tolist() for sequence in training_sequences(events, ids)]
+    trained = [sequence["rows"].tolist() for sequence in training_sequences(events, ids, validated=True)]
     popular, neighbours = popularity(trained, size), ItemNeighbours(trained, size)
     vectors = np.asarray(generation.catalogue.vectors, np.float32)
     expected = Expected(model.recommender, generation.catalogue)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fuserank.records.schema import EVENT_TYPES
-from fuserank.records.splits import TRAINING
+from fuserank.records.splits import TRAINING, VALIDATION
 
 POSITIVE = ("view", "click", "add_to_cart", "purchase", "like")
 """Event types that say what a user turned to; impressions, dislikes and removals do not."""
@@ -95,12 +95,19 @@ def of_splits(events: pa.Table, splits: Collection[str]) -> pa.Table:
     return events.filter(pc.call_function("is_in", [events["split"]], pc.SetLookupOptions(pa.array(list(splits)))))
 
 
-def training_sequences(events: pa.Table, product_ids: list[str]) -> list[dict[str, np.ndarray]]:
-    """`user_sequences` as training may see them: of the events for training, or without each user's last HELD_OUT."""
+def training_sequences(
+    events: pa.Table, product_ids: list[str], validated: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """`user_sequences` as training may see them: of the events for training, or without each user's last HELD_OUT.
+
+    Args:
+        validated: with what validation asked: for what is only counted, once everything is chosen.
+    """
     if has_splits(events):
-        return list(user_sequences(of_splits(events, [TRAINING]), product_ids).values())
-    every = user_sequences(events, product_ids).values()
-    return [{name: values[:-HELD_OUT] for name, values in sequence.items()} for sequence in every]
+        kept = [TRAINING, VALIDATION] if validated else [TRAINING]
+        return list(user_sequences(of_splits(events, kept), product_ids).values())
+    every, held = user_sequences(events, product_ids).values(), HELD_OUT - validated
+    return [{name: values[:-held] for name, values in sequence.items()} for sequence in every]
 
 
 def training_histories(events: pa.Table, product_ids: list[str], length: int) -> dict[str, np.ndarray] | None:
