@@ -37,7 +37,7 @@ def ask(port: int, text: str) -> list[tuple[str, float]]:
 
     async def one() -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        status, body = await _exchange(reader, writer, text)
+        status, body = await exchange(reader, writer, "/v1/search", {"text": text, "limit": 10})
         writer.close()
         if status != 200:
             raise RuntimeError(f"status {status}: {body[:300]!r}")
@@ -55,7 +55,7 @@ async def _load(port: int, texts: Iterator[str], connections: int, seconds: floa
         nonlocal failed
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while (sent := time.perf_counter()) < begin + seconds:
-            status, _ = await _exchange(reader, writer, next(texts))
+            status, _ = await exchange(reader, writer, "/v1/search", {"text": next(texts), "limit": 10})
             times.append(time.perf_counter() - sent)
             failed += status != 200
         writer.close()
@@ -66,11 +66,12 @@ async def _load(port: int, texts: Iterator[str], connections: int, seconds: floa
     return Load(len(times), failed, took, float(p50), float(p99))
 
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> tuple[int, bytes]:
-    body = json.dumps({"text": text, "limit": 10}).encode()
-    head = (
-        f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+async def exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, content: object
+) -> tuple[int, bytes]:
+    """Post JSON over an open connection: status and body."""
+    body = json.dumps(content).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
