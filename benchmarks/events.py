@@ -31,6 +31,7 @@ from fuserank.store.database import Database, run_database
 AT_ONCE = 50  # events of a request
 CONNECTIONS = 16
 USERS = 5000
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Sender:
         finally:
             free.put_nowait(streams)
 
-    async def _post(self, streams: tuple, sent: Sent, due: float) -> None:
+    async def _post(self, streams: Streams, sent: Sent, due: float) -> None:
         number = next(self._numbers)
         events = [
             {
@@ -103,7 +104,7 @@ class Sender:
             }
             for place in range(AT_ONCE)
         ]
-        status, body = await exchange(*streams, "/v1/events", events)
+        status, body = await exchange(streams[0], streams[1], "/v1/events", events)
         sent.answers.append(time.perf_counter() - due)
         if status == 200 and json.loads(body)["accepted"] == AT_ONCE:
             sent.acknowledged += [event["event_id"] for event in events]
