@@ -12,7 +12,7 @@ BASE = "fashion encoders"
 LOGS: dict[str, dict[str, Any]] = {  # each with what its validation users asked for, beside sequences.yaml
     "Beauty": {},
     "Yelp": {},
-    "LastFM": {},
+    "LastFM": {"train.recommend.batch_size": 32, "train.recommend.epochs": 100},  # 1,090 users: 35 steps an epoch
 }
 MODEL = "the folder of the borrowed text encoder"  # put in where a cell is run: results name no folder
 
