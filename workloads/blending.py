@@ -3,8 +3,8 @@
 Before that, how neighbours are counted is chosen by how they rank these users' products (feedback/neighbours.py); what
 goes out counts validation's turns too. Each user's held-out validation product is to be chosen among the candidates
 that serving would find: a conditional logit model (McFadden 1974) of non-negative weights, which is convex. They are
-kept if two-fold cross-validation over users shows a lift of nDCG@10 over the recommender alone – without one, over
-likeness alone – whose interval is above 0.
+kept unless two-fold cross-validation over users proves them worse (nDCG@10) than the best part alone, which then goes
+out: of few users likelihood tells more than the ten best places do.
 
 U users · K candidates · P parts.
 """
@@ -67,9 +67,9 @@ def fit(
 def fit_blend(
     catalogue: Catalogue, model: FusedModel, events: pa.Table, seed: int
 ) -> tuple[Blend, dict[str, float], Neighbours]:
-    """The blend, {} unless its lift is proven, figures, and the neighbours it counts with. Figures: `users`,
-    `alone_ndcg@10`, `blend_ndcg@10`, `blend_lift_low`, `blend_lift_high`, cross-validated; only the first where there
-    are too few users to tell."""
+    """The blend, {} where there are too few users to tell, figures, and the neighbours it counts with. Figures:
+    `users`; of each part alone `<part>_ndcg@10`; cross-validated `blend_ndcg@10`, and its lift over the best part
+    (`blend_lift_low`, `blend_lift_high`); how neighbours are counted (`neighbours_…`)."""
     asked_of = list(questions(events, catalogue.ids, VALIDATION)[0].values())
     trained, validated = (
         [past["rows"] for past in training_sequences(events, catalogue.ids, also)] for also in (False, True)
@@ -97,20 +97,22 @@ def fit_blend(
     for held in (0, 1):
         weights = _fit(asked, np.flatnonzero(side != held))
         blended[side == held] = _ndcg(asked, weights)[side == held]
-    alone = torch.tensor([float(name == ("recommender" if model.recommender else "content")) for name in PARTS])
-    before = _ndcg(asked, alone)
-    lift = paired_difference(blended, before, seed=seed)
+    alone = {name: _ndcg(asked, torch.eye(len(PARTS))[place]) for place, name in enumerate(PARTS)}
+    if expected is None:
+        del alone["recommender"]
+    single = max(alone, key=lambda name: float(alone[name].mean()))
+    lift = paired_difference(blended, alone[single], seed=seed)
     figures = {
         "users": float(len(asked_of)),
-        "alone_ndcg@10": float(before.mean()),
+        **{f"{name}_ndcg@10": float(values.mean()) for name, values in alone.items()},
         "blend_ndcg@10": float(blended.mean()),
         "blend_lift_low": lift.low,
         "blend_lift_high": lift.high,
         **{f"neighbours_{name}": value for name, value in asdict(shape).items()},
     }
     served = Neighbours.count(validated, catalogue.size, shape)
-    if not lift.low > 0:
-        return Blend(), figures, served
+    if lift.high < 0:
+        return Blend({single: 1.0}), figures, served
     weights = (_fit(asked, np.arange(len(asked_of))) / spread).tolist()
     return Blend({name: weight for name, weight in zip(PARTS, weights, strict=True) if weight > 0}), figures, served
 

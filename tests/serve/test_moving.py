@@ -37,7 +37,8 @@ Shop = tuple[config.Experiment, list[Product]]
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     experiment, items, figures = generated.build_run(tmp_path_factory.mktemp("moving"), PRODUCTS, USERS)
-    assert figures["blend_lift_low"] > 0
+    assert figures["blend_ndcg@10"] > 1.5 * figures["recommender_ndcg@10"]
+    assert len(figures["weights"]) > 1
     return experiment, items
 
 
