@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fuserank.retrieval.blend import PARTS, Blend, Offer, Wish
-from workloads.blending import Asked, _fit, _ndcg, _pad
+from workloads.blending import Asked, _climb, _fit, _ndcg, _pad
 
 
 def asked(weights: list[float], users: int = 400, candidates: int = 30, seed: int = 0) -> Asked:
@@ -41,7 +41,7 @@ def test_ndcg_against_the_definition() -> None:
     assert _ndcg(questions, torch.zeros(7)).sum() == 0, "equal scores are no success"
 
 
-def test_a_target_that_no_search_finds_is_fitted_on_and_counts_as_missed() -> None:
+def test_a_target_that_no_search_finds_is_not_fitted_on_and_counts_as_missed() -> None:
     class Parts:
         def parts(self, rows: np.ndarray, recent: list[int], user: None) -> np.ndarray:
             return np.full((len(rows), len(PARTS)), 9.0, np.float32)
@@ -52,6 +52,19 @@ def test_a_target_that_no_search_finds_is_fitted_on_and_counts_as_missed() -> No
     assert found.target.tolist() == [1, 3]
     assert found.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
     np.testing.assert_allclose((found.parts * spread)[1, 3], 9.0, rtol=1e-6)
+    both = asked([1.0, 0.5, 0.0, 2.0, 0.0, 0.7, 0.3])
+    both.found[:100] = False
+    moved = Asked(both.parts, both.mask, torch.where(torch.arange(400) < 100, 0, both.target), both.found)
+    assert torch.equal(_fit(both, np.arange(400)), _fit(moved, np.arange(400)))
+
+
+def test_climbing_never_ranks_worse_than_it_began() -> None:
+    questions = asked([1.0, 0.5, 0.0, 2.0, 0.0, 0.7, 0.3])
+    questions.parts[..., 0] = questions.parts[..., 0] ** 3  # not what the model says
+    everyone = np.arange(400)
+    before, after = _fit(questions, everyone), _climb(questions, everyone)
+    assert _ndcg(questions, after).mean() > _ndcg(questions, before).mean()
+    assert (after >= 0).all()
 
 
 def test_a_blend_is_what_the_manifest_says() -> None:
