@@ -121,6 +121,7 @@ def test_what_cannot_win_is_stopped(ray_cluster, tmp_path):
     assert best(trials).params["x"] == max(trial.params["x"] for trial in trials if trial.stopped is None)
 
 
+@pytest.mark.prove
 def test_trials_compute_with_the_cpus_they_reserve(ray_cluster, tmp_path):
     alone = search(threads, Plan(X, [], 2), tmp_path / "one", cpus=1)
     both = search(threads, Plan(X, [], 2), tmp_path / "two", cpus=2)

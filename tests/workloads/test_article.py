@@ -46,6 +46,7 @@ def weights(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.prove
 @pytest.mark.timeout(400)
 def test_article_config_trains_and_indexes_from_saved_weights(ray_cluster, weights, tmp_path):
     write_shop(tmp_path / "data", products=100, users=10, queries=40, seed=3, with_speech=False)
