@@ -25,7 +25,8 @@ SMALL = (
         "iterate.fewest=20",
     ),
 )
-WEAK, STRONG = ("train.epochs=1", "train.labels=0.1"), ("train.epochs=5",)
+WEAK = ("train.epochs=1", "train.learning_rate=1e-6", "train.encoder_learning_rate=1e-6", "index.hybrid=none")
+STRONG = ("train.epochs=5",)
 
 
 def call(root: Path, stage: str, *sets: str) -> str:
