@@ -163,6 +163,8 @@ def _fit(asked: Asked, users: np.ndarray) -> torch.Tensor:
     chosen = torch.from_numpy(users[asked.found[users]])
     parts, mask, target = asked.parts[chosen], asked.mask[chosen], asked.target[chosen]
     weights = torch.full((len(PARTS),), 0.5, requires_grad=True)
+    if not len(chosen):  # nothing to learn from: all alike
+        return weights.detach()
     optimizer = torch.optim.Adam([weights], RATE)
     for _ in range(STEPS):
         scores = (parts @ weights).masked_fill(~mask, -torch.inf)

@@ -58,6 +58,12 @@ def test_a_target_that_no_search_finds_is_not_fitted_on_and_counts_as_missed() -
     assert torch.equal(_fit(both, np.arange(400)), _fit(moved, np.arange(400)))
 
 
+def test_where_no_search_finds_anything_all_parts_count_alike() -> None:
+    questions = asked([1.0] * 7, users=20)
+    questions.found[:] = False
+    assert _climb(questions, np.arange(20)).tolist() == [0.5] * 7  # an empty likelihood is NaN
+
+
 def test_climbing_never_ranks_worse_than_it_began() -> None:
     questions = asked([1.0, 0.5, 0.0, 2.0, 0.0, 0.7, 0.3])
     questions.parts[..., 0] = questions.parts[..., 0] ** 3  # not what the model says
