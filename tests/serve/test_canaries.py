@@ -15,11 +15,9 @@ from fuserank import config
 from fuserank.config import Experiment
 from fuserank.store.canaries import Canary
 from fuserank.store.database import Database
-from fuserank.store.keys import make as make_key
 from fuserank.store.policies import ALL
 from serve.app import index_folder, store_url
 from serve.generations import adopt, ask_for
-from serve.keyring import Keyring
 from serve.policies import POLL_SECONDS, Followed, in_canary
 from serve.routes import create_app
 from tests.serve import conftest
@@ -134,49 +132,6 @@ def test_propensities_are_those_of_the_side(experiment: Experiment, tmp_path: Pa
         assert row["propensities"] == pytest.approx(expected, abs=1e-12)
         own[kind] += places == best
     assert min(own.values()) > 3
-
-
-def test_administration_begins_and_ends_a_canary(experiment: Experiment, tmp_path: Path):
-    experiment = config.update(settings(experiment, tmp_path), WATCH)
-    key, stored = make_key("root", ["admin", "search"])
-    deployments = conftest.deploy(experiment)
-    gateway = conftest.front(experiment, deployments)
-    with Database(store_url(experiment)) as database:
-        database.add_key(stored)
-        app = create_app(gateway, 200_000, "test", config.Guard(administration=True), Keyring(database, False))
-        with TestClient(app, headers={"X-API-Key": key}) as client:
-
-            def post(**body: Any) -> Any:
-                return client.post("/v1/admin/policy", json=body)
-
-            (canary,) = post(kind="thompson", canary=0.5).json()["canaries"]
-            assert (canary["scenario"], canary["kind"], canary["share"]) == ("*", "thompson", 0.5)
-            time.sleep(2 * POLL_SECONDS)
-            sides = [visit(client, f"v{n}", set()) for n in range(20)]
-            counts = [sides.count("thompson"), sides.count("linucb")]
-            assert min(counts) > 0
-
-            def standing() -> Any:
-                told = client.get("/v1/admin/policy").json()["canaries"][0]["standing"]
-                seen = told and [told["answers"], told["incumbent_answers"]]
-                return told if seen == counts else None
-
-            told = wait_for(standing)
-            assert (told["incumbent"], told["look"]) == ("linucb", None)
-            shown = post(canary=0).json()
-            assert shown["canaries"] == []
-            (decision,) = shown["decisions"]
-            assert (decision["outcome"], decision["candidate"], decision["incumbent"]) == (
-                "ended by hand", "thompson", "linucb",
-            )  # fmt: skip
-            assert decision["evidence"]["answers"] == counts[0]
-            time.sleep(2 * POLL_SECONDS)
-            assert {visit(client, f"v{n}", set()) for n in range(20)} == {"linucb"}
-            for bad in ({"canary": 0.5}, {"kind": "thompson", "canary": 1}, {"canary": -0.1, "kind": "thompson"}):
-                assert client.post("/v1/admin/policy", json=bad).status_code == 422
-    gateway.held.stop()
-    deployments["feedback"].__del__()
-    deployments["retriever"].held.stop()
 
 
 @contextmanager

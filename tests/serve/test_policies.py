@@ -22,10 +22,8 @@ from fuserank.feedback.joins import join
 from fuserank.feedback.policies.state import LinearState
 from fuserank.feedback.slate_log import read_slates
 from fuserank.store.database import Database
-from fuserank.store.keys import make as make_key
 from fuserank.store.policies import ALL, Switch
 from serve.app import store_url
-from serve.keyring import Keyring
 from serve.policies import POLL_SECONDS, Followed
 from serve.routes import create_app
 from tests.serve import conftest
@@ -317,32 +315,3 @@ def test_a_failing_policy_answers_in_the_models_order(experiment: Experiment, tm
     with served(experiment) as client:
         hits = recommend(client)["hits"]
     assert [(hit["propensity"], hit["policy"]) for hit in hits] == [(1.0, "greedy@0")] * 5
-
-
-def test_administration_shows_and_switches(experiment: Experiment, tmp_path: Path):
-    experiment = settings(experiment, tmp_path)
-    key, stored = make_key("root", ["admin", "search"])
-    deployments = conftest.deploy(experiment)
-    gateway = conftest.front(experiment, deployments)
-    with Database(store_url(experiment)) as database:
-        database.add_key(stored)
-        app = create_app(gateway, 200_000, "test", config.Guard(administration=True), Keyring(database, False))
-        with TestClient(app, headers={"X-API-Key": key}) as client:
-            empty = {name: [] for name in ("learnt", "switches", "canaries", "decisions")}
-            assert client.get("/v1/admin/policy").json() == empty
-            recommend(client)
-            version, state = settled(experiment, 1)
-            body = {"scenario": "recommend", "frozen": True}
-            shown = client.post("/v1/admin/policy", json=body).json()
-            assert shown["switches"] == [{"scenario": "recommend", "kind": None, "frozen": True}]
-            (learnt,) = shown["learnt"]
-            assert (f"linucb@{learnt['version']}", learnt["shown"]) == (version, 5)
-            assert learnt["features"] == list(state.names)
-            time.sleep(2 * POLL_SECONDS)
-            assert [hit["propensity"] for hit in recommend(client)["hits"]] == [1.0] * 5
-            for bad in ({}, {"frozen": True, "scenario": "similar"}, {"kind": "greedy"}):
-                assert client.post("/v1/admin/policy", json=bad).status_code == 422
-            assert client.get("/v1/admin/policy", headers={"X-API-Key": ""}).status_code == 401
-    gateway.held.stop()
-    deployments["feedback"].__del__()
-    deployments["retriever"].held.stop()
