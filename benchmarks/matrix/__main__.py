@@ -1,6 +1,7 @@
 """Many configurations and seeds through the real stages, one after the other; resumable, one JSON a cell.
 
 python benchmarks/matrix --data DIR [--part sequences] [--model FOLDER] [--runs DIR] [--out DIR] [--only TEXT]
+                         [--set KEY=VALUE]
 
 Two parts: `fusion` (encoders, fusions, adaptations) and `sequences` (recommendation from behaviour logs alone). DIR
 holds the public data sets (fashion/, intents/, voice/, sequences/), FOLDER a saved all-MiniLM-L6-v2. A cell whose data
@@ -36,8 +37,9 @@ console = Console()
 class Matrix:
     """Where cells are run and their results kept."""
 
-    def __init__(self, data: Path, runs: Path, out: Path, model: str | None):
-        self.data, self.runs, self.out, self.model = data, runs, out, model
+    def __init__(self, data: Path, runs: Path, out: Path, model: str | None, further: list[str]):
+        """further: settings that change no result, such as train.cpus_per_worker=1."""
+        self.data, self.runs, self.out, self.model, self.further = data, runs, out, model, further
         for folder in (runs, out):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -124,6 +126,7 @@ class Matrix:
     def _stage(self, stage: str, cell: Cell, sets: dict) -> None:
         line = [sys.executable, "-m", "workloads", stage, "-c", str(_config(cell))]
         line += [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
+        line += [f"--set={setting}" for setting in self.further]
         env = {**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
         done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -172,8 +175,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "matrix")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "matrix")
     parser.add_argument("--only", default="", help="cells whose name holds this text")
+    parser.add_argument("--set", action="append", default=[], help="a setting that changes no result")
     options = parser.parse_args()
-    matrix = Matrix(options.data.resolve(), options.runs.resolve(), options.out.resolve(), options.model)
+    matrix = Matrix(options.data.resolve(), options.runs.resolve(), options.out.resolve(), options.model, options.set)
     cells = next_products() if options.part == "sequences" else first(matrix.data, options.model is not None)
     results = [matrix.run(c) for c in cells if options.only in c.name and matrix.has_data(c)]
     if options.part == "fusion" and not any("error" in result for result in results):

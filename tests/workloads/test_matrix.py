@@ -54,7 +54,7 @@ def test_the_best_fusion_beats_late_concatenation_and_every_modality(
 
 
 def test_pre_training_beats_none_with_a_tenth_of_the_labels(results: list[dict]) -> None:
-    learnt = means(results, "fashion 10 % labels, pre-trained")
+    learnt = means(results, "fashion 10 % labels, pre-trained across")
     nothing = means(results, "fashion 10 % labels, from nothing")
     assert set(learnt) == set(nothing) == {0, 1, 2}
     assert all(learnt[seed]["fused"] > nothing[seed]["fused"] for seed in learnt)
