@@ -25,13 +25,15 @@ from fuserank.evaluation.words import label, short
 from workloads.erasing import without_erased
 from workloads.progress import say
 
+PARTS = ("evaluate", "leaks", "ablation", "beyond", "ranking", "recommendation", "session_evaluation")
+CODE = [Path(__file__).with_name(f"{name}.py") for name in PARTS]
 ALL_TEXT = "all text"
 EXAMPLE_HITS = 5
 
 
 def run(experiment: Experiment) -> dict:
     """Run the stage unless it is fresh; returns its manifest, whose summary holds the headline figures."""
-    return run_stage(experiment, "evaluate", lambda folder: _evaluate(experiment, folder), say=say)
+    return run_stage(experiment, "evaluate", lambda folder: _evaluate(experiment, folder), code=CODE, say=say)
 
 
 def _evaluate(experiment: Experiment, folder: Path) -> dict:

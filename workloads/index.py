@@ -16,11 +16,13 @@ from fuserank.artifacts import run_stage, stage_folder
 from fuserank.config import Experiment
 from workloads.progress import say
 
+CODE = [Path(__file__).with_name(f"{name}.py") for name in ("index", "reranking", "blending")]
+
 
 def run(experiment: Experiment) -> dict:
     """Run the stage unless it is fresh; returns its manifest."""
     live = ("generations", "current")  # a running service answers from them until it is given the new one
-    return run_stage(experiment, "index", lambda folder: _index(experiment, folder), survive=live, say=say)
+    return run_stage(experiment, "index", lambda folder: _index(experiment, folder), survive=live, code=CODE, say=say)
 
 
 def _index(experiment: Experiment, folder: Path) -> dict:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -44,6 +44,7 @@ _ANSWERING = ("retrieval", "feedback/behaviour.py")  # what a trial is judged by
 
 # What the reranker learns from, beside what training reads.
 _SESSIONS = tuple(f"feedback/{name}.py" for name in ("behaviour", "history", "positions", "search_sessions"))
+_NEIGHBOURS = ("feedback/neighbours.py", "feedback/questions.py")
 
 STAGES: dict[str, Stage] = {
     "generate": Stage(("records.generate",), (), ("records/synthetic",)),
@@ -64,7 +65,7 @@ STAGES: dict[str, Stage] = {
     "index": Stage(
         ("index", "evaluate.hidden_text"),
         ("preprocess", "train"),
-        ("retrieval", "models", "features", *_SESSIONS),
+        ("retrieval", "models", "features", *_SESSIONS, *_NEIGHBOURS),
     ),
     "evaluate": Stage(("evaluate", "seed"), ("index",), ("evaluation", "retrieval", "models")),
     "feedback": Stage((), ("index",), ("feedback", "store")),
@@ -164,8 +165,11 @@ def named_weights(experiment: Experiment) -> dict[str, object]:
     return found
 
 
-def digest(experiment: Experiment, stage: str) -> str:
+def digest(experiment: Experiment, stage: str, code: Sequence[Path] = ()) -> str:
     """Hash of everything that decides the stage's output.
+
+    Args:
+        code: files that decide it beside the library's own.
 
     Raises:
         MissingStageError: an upstream stage has not finished.
@@ -189,6 +193,8 @@ def digest(experiment: Experiment, stage: str) -> str:
     if stage in ("pretrain", "tune", "train"):
         inputs["weights"] = named_weights(experiment)
     inputs["code"] = code_digest(what.code)
+    if code:
+        inputs["own_code"] = [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in code]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -199,6 +205,7 @@ def run_stage(
     *,
     force: bool = False,
     survive: Collection[str] = (),
+    code: Sequence[Path] = (),
     say: Callable[[str], None] = print,
 ) -> dict:
     """Run `work(folder)` unless the stage is fresh; its returned summary becomes part of the manifest.
@@ -206,6 +213,7 @@ def run_stage(
     Args:
         force: run also if it is fresh.
         survive: files and folders of the stage that a new run finds again; all else of an old run goes first.
+        code: files that decide what `work` makes, beside the library's own.
 
     Returns:
         The manifest: digest, summary, seconds, upstream digests, code version.
@@ -213,7 +221,7 @@ def run_stage(
     Raises:
         StageError: the disk is full. Else what `work` raises.
     """
-    now = digest(experiment, stage)
+    now = digest(experiment, stage, code)
     folder = stage_path(experiment, stage)
     manifest = read_manifest(experiment, stage)
     if manifest is not None and manifest["digest"] == now and not force:

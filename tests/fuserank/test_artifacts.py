@@ -112,7 +112,15 @@ def test_staleness_by_code(experiment: config.Experiment, monkeypatch: pytest.Mo
     assert not {"pretrain", "tune", "train"} & fresh(experiment)
 
 
-def testcode_digest_reads_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staleness_by_the_code_of_the_work(experiment: config.Experiment, tmp_path: Path) -> None:
+    work, file, say = Work(), tmp_path / "work.py", [].append
+    for content, runs in (("1", 1), ("1", 1), ("2", 2)):
+        file.write_text(content)
+        run_stage(experiment, "generate", work, code=[file], say=say)
+        assert len(work.found) == runs
+
+
+def test_code_digest_reads_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "artifacts.py"))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "a.py").write_text("1")
