@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuserank.models.fusion import build_fusion
+from fuserank.models.fusion.base import almost_nothing
 from fuserank.models.precision import behind_encoders
 from fuserank.models.recommender import Recommender
 
@@ -53,7 +54,7 @@ class FusedModel(nn.Module):
         self.projections = nn.ModuleDict(
             {m: _projection(e.width, width, projection_layers) for m, e in encoders.items()}  # type: ignore[arg-type]
         )
-        self.heads = nn.ModuleDict({m: nn.Linear(width, width) for m in self.modalities})
+        self.heads = nn.ModuleDict({m: almost_nothing(nn.Linear(width, width)) for m in self.modalities})
         self.query_attention = nn.Linear(width, 1, bias=False)  # a softmax follows: a bias would change nothing
         self.query_kind = nn.Parameter(torch.zeros(len(self.modalities)))
         self.register_buffer("trust", torch.ones(len(self.modalities)))  # of products' modalities (training/trust.py)
@@ -184,4 +185,7 @@ def _projection(incoming: int, width: int, layers: int) -> nn.Module:
     """Linear, as CLIP's (Radford et al. 2021, https://arxiv.org/abs/2103.00020), or with one hidden layer, which learnt
     a few hundred queries by heart instead of the words they are made of (docs/EXPERIMENTS.md)."""
     hidden = [nn.GELU(), nn.Linear(width, width)] if layers == 2 else []
-    return nn.Sequential(Standardize(incoming), nn.Linear(incoming, width), *hidden)
+    first = nn.Linear(incoming, width)
+    nn.init.orthogonal_(first.weight)  # keeps the angles that the encoder was pre-trained for
+    nn.init.zeros_(first.bias)
+    return nn.Sequential(Standardize(incoming), first, *hidden)

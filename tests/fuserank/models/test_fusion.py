@@ -96,6 +96,20 @@ def test_bfloat16_agrees(model: FusedModel) -> None:
     torch.testing.assert_close(query.float() @ product.float().T, exact, atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_training_begins_with_what_the_encoder_was_pre_trained_for(kind: str) -> None:
+    """Of one modality, a fresh model ranks as its encoder's bare outputs do."""
+    torch.manual_seed(0)
+    model = FusedModel({"text": Plain()}, WIDTH, kind, {}).eval()
+    asked, known = torch.randn(20, Plain.width), torch.randn(50, Plain.width)
+    vectors = [model.encode("text", {"values": side})[:, None] for side in (asked, known)]
+    there = [torch.ones(len(side), 1, dtype=torch.bool) for side in vectors]
+    fused = model.query_vectors(vectors[0], there[0]) @ model.product_vectors(vectors[1], there[1]).T
+    bare = nn.functional.normalize(asked, dim=-1) @ nn.functional.normalize(known, dim=-1).T
+    alike = torch.corrcoef(torch.stack([fused.detach().flatten(), bare.flatten()]))[0, 1]
+    assert float(alike) > 0.995
+
+
 def test_gradients_reach_every_parameter(model: FusedModel) -> None:
     _, mask = sides()
     inputs = {m: {"values": torch.randn(BATCH, Plain.width)} for m in MODALITIES}
@@ -214,7 +228,8 @@ def test_late_scores_by_their_formula(kind: str) -> None:
             weights, gates = model.fusion.logits.softmax(0).expand(BATCH, M), torch.ones(BATCH, M + 1)
         else:
             filled = torch.where(mask[..., None], vectors, model.fusion.missing.vectors).flatten(1)
-            joint = nn.functional.normalize(model.fusion.together(filled), dim=-1)
+            mean = torch.stack([row[there].mean(0) for row, there in zip(vectors, mask, strict=True)]).nan_to_num()
+            joint = nn.functional.normalize(mean + model.fusion.together(filled), dim=-1)
             asked = nn.functional.normalize(query + model.fusion.together_query(query), dim=-1)
             weights, gates = model.fusion.query_gate(query).softmax(1), 2 * model.fusion.product_gate(filled).sigmoid()
         for q, p in itertools.product(range(BATCH), range(BATCH)):

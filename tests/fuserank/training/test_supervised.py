@@ -68,9 +68,9 @@ def test_ranking_rises(experiment: config.Experiment, preprocess: Path) -> None:
         "train.epochs": 12,
     }
     job, fit = begin(config.update(experiment, sets), preprocess)
-    assert job.validate()["ndcg@10"] < 0.5
+    before = job.validate()["ndcg@10"]
     scores = [job.epoch(fit)["ndcg@10"] for _ in range(12)]
-    assert scores[-1] > 0.6  # two of nine queries are a picture only, which this model cannot see
+    assert scores[-1] > max(0.65, before + 0.1)  # two of nine queries are a picture only, which this model cannot see
 
 
 def test_resume_is_exact(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuserank.models.fusion.base import SingleVectorFusion
+from fuserank.models.fusion.base import SingleVectorFusion, almost_nothing
 
 
 class AttentionFusion(SingleVectorFusion):
@@ -21,9 +21,12 @@ class AttentionFusion(SingleVectorFusion):
         self.token = nn.Parameter(torch.randn(heads, width // heads) * 0.02)
         self.key = nn.Linear(width, width, bias=False)  # a bias would add the same to every modality's logit
         self.value = nn.Linear(width, width)
+        nn.init.eye_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
         self.out = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+        almost_nothing(self.out[3])
 
     def product(self, vectors: Tensor, mask: Tensor) -> Tensor:
         batch, modalities, width = vectors.shape

@@ -27,13 +27,28 @@ class Fusion(nn.Module, ABC):
         """[B, D] the query as one vector, [B, M, D] its unit vector for each product modality → [B, E]."""
 
 
+def almost_nothing(layer: nn.Module) -> nn.Linear:
+    """A linear layer that adds next to nothing until it is trained, so that what it is added to begins as it was
+    pre-trained (after Bachlechner et al. 2020, https://arxiv.org/abs/2003.04887; not 0, or no gradient would reach the
+    layers before it)."""
+    assert isinstance(layer, nn.Linear)
+    nn.init.normal_(layer.weight, std=1e-3)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mean_of(known: Tensor, mask: Tensor) -> Tensor:
+    """[B, M, D], zeros where masked → [B, D], the mean of what is present."""
+    return known.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
 class SingleVectorFusion(Fusion):
     """Fusions whose result is one unit vector of width D, met by a projection of the query."""
 
     def __init__(self, width: int):
         super().__init__()
         self.out_width = width
-        self.to_query = nn.Linear(width, width)
+        self.to_query = almost_nothing(nn.Linear(width, width))
 
     def query(self, query: Tensor, heads: Tensor) -> Tensor:
         return F.normalize(query + self.to_query(query), dim=-1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuserank.models.fusion.base import Fusion, Missing
+from fuserank.models.fusion.base import Fusion, Missing, almost_nothing, mean_of
 from fuserank.models.fusion.late import Expected, product_vector, query_vector
 
 
@@ -21,15 +21,17 @@ class GatedFusion(Fusion):
         self.out_width = slots * width + modalities
         self.missing = Missing(modalities, width)
         self.together = nn.Sequential(nn.Linear(modalities * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.together_query = nn.Linear(width, width)
-        self.product_gate = nn.Linear(modalities * width, slots)
-        self.query_gate = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, slots))
+        almost_nothing(self.together[2])
+        self.together_query = almost_nothing(nn.Linear(width, width))
+        self.product_gate = almost_nothing(nn.Linear(modalities * width, slots))
+        self.query_gate = nn.Sequential(nn.Linear(width, width), nn.GELU(), almost_nothing(nn.Linear(width, slots)))
         self.expected = Expected(modalities, width)
 
     def product(self, vectors: Tensor, mask: Tensor) -> Tensor:
         whole = self.missing(vectors, mask).flatten(1)
-        joint = F.normalize(self.together(whole), dim=-1)
-        slots = torch.cat([torch.where(mask[..., None], vectors, 0), joint[:, None]], 1)
+        known = torch.where(mask[..., None], vectors, 0)
+        joint = F.normalize(mean_of(known, mask) + self.together(whole), dim=-1)
+        slots = torch.cat([known, joint[:, None]], 1)
         return product_vector(slots, 2 * self.product_gate(whole).sigmoid(), mask)
 
     def query(self, query: Tensor, heads: Tensor) -> Tensor:
