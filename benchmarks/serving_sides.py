@@ -9,6 +9,7 @@ Run by serving.py: `python benchmarks/serving_sides.py SIDE CONFIG PORT`; prints
 """
 
 import asyncio
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,11 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
+
+from serve import launcher
+
+if __name__ == "__main__" and sys.argv[1] == "ours":  # before Ray Serve is imported, as `fuserank serve` sets them
+    os.environ.update(launcher.environment())
 
 from fuserank import config
 from fuserank.retrieval.rerank_inputs import placed
@@ -154,8 +160,6 @@ def main() -> None:
     from workloads import cluster, serve
 
     if side == "ours":
-        from serve import launcher
-
         with cluster.connect(launcher.environment()):
             running = serve.start(experiment)
             print(READY, flush=True)

@@ -163,6 +163,7 @@ def _deployment(
         ray_actor_options={"num_cpus": asked.cpus},
         graceful_shutdown_timeout_s=10,
         health_check_period_s=5,
+        logging_config={"enable_access_log": False},  # of its own; ours tells of every request and batch (watch.py)
         **_replicas(asked),
     )
     return wrap(dress(watched(kind, name, watch)))  # type: ignore[return-value]  # Ray types it as a decorated function

@@ -35,6 +35,11 @@ def remembering(encoders: Mapping[str, Callee], capacity: int) -> Mapping[str, C
     return {modality: EmbeddingCache(encoder, modality, capacity) for modality, encoder in encoders.items()}
 
 
+def plainly(handle: DeploymentHandle) -> DeploymentHandle:
+    """The handle, sending by pickle: what the chain sends needs nothing of cloudpickle, which takes longer."""
+    return handle.options(request_serialization="pickle", response_serialization="pickle")
+
+
 class Ingress(Gateway):
     """A gateway replica behind Ray's HTTP."""
 
@@ -73,8 +78,10 @@ class Ingress(Gateway):
         def open(folder: Path) -> Shown:
             return show(folder, database, live_media)
 
+        encoders = {modality: plainly(encoder) for modality, encoder in encoders.items()}
+        history = plainly(feedback).history
         super().__init__(
-            Chain(remembering(encoders, settings.cache), retriever, reranker, feedback.history, stage),
+            Chain(remembering(encoders, settings.cache), plainly(retriever), plainly(reranker), history, stage),
             feedback.add_events.remote,
             feedback.add_impressions.remote,
             products.change.remote,

@@ -50,7 +50,8 @@ class Worker(ABC, Generic[T]):
         begin = time.perf_counter()
         loop = asyncio.get_running_loop()
         results = await loop.run_in_executor(self._thread, self._answer, envelopes, work)
-        watch.batch(self.name, envelopes, results, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        loop.call_soon(watch.batch, self.name, envelopes, results, seconds)  # once the answer is on its way
         return results
 
     def _answer(self, envelopes: list[Envelope], work: Work) -> list[Result]:
