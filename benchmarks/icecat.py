@@ -41,6 +41,7 @@ from fuserank.retrieval.pipeline import Retriever, SearchRequest  # noqa: E402
 from fuserank.retrieval.rerank_inputs import placed, rerank, rerank_inputs  # noqa: E402
 from fuserank.training.cached import SIDES, open_overlay  # noqa: E402
 from fuserank.training.calibrate import calibrate  # noqa: E402
+from fuserank.training.data import RankingData  # noqa: E402
 from fuserank.training.encode import encode_table  # noqa: E402
 from fuserank.training.splits import Splits, open_splits  # noqa: E402
 from fuserank.training.start import new_model  # noqa: E402
@@ -86,8 +87,11 @@ def opened(experiment: config.Experiment) -> tuple[FusedModel, Splits, reranking
     folder = stage_folder(experiment, "preprocess")
     model = new_model(experiment, folder, stage_folder(experiment, "pretrain"))
     cache = encode_frozen(experiment, ("text",))
-    splits = open_splits(folder, model.modalities, 0, *(open_overlay(folder, cache, side, ("text",)) for side in SIDES))
-    calibrate(model, dataclasses.replace(splits.train, query_rows=np.arange(len(splits.train.queries.ids))), 0)
+    held, asked = (open_overlay(folder, cache, side, ("text",)) for side in SIDES)
+    splits = open_splits(folder, model.modalities, 0, held, asked)
+    known = splits.train
+    everything = (np.arange(len(held.ids)), np.arange(len(asked.ids)))
+    calibrate(model, RankingData(held, asked, known.judgments, *everything, known.modalities, known.columns), 0)
     model.eval()
     products = pq.read_table(folder / "products.parquet")
     rows = np.arange(products.num_rows)
