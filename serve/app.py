@@ -18,7 +18,7 @@ from fuserank import artifacts, config
 from fuserank.config import Experiment
 from fuserank.errors import ConfigError
 from fuserank.retrieval.generation import current_folder, read_manifest
-from fuserank.store.database import Database, run_database
+from fuserank.store.database import Database, store_url
 from fuserank.store.engine import refuse_on_a_cluster
 from serve import tracing
 from serve.audio_encoder import AudioEncoder
@@ -123,11 +123,6 @@ def answering(experiment: Experiment, newest: bool = False) -> Path:
     generation_folder(experiment)  # says what is missing before the database is made
     with Database(store_url(experiment)) as database:
         return adopt(database, index_folder(experiment), newest)
-
-
-def store_url(experiment: Experiment) -> str:
-    """The database."""
-    return experiment.store.url or run_database(experiment.run)[1]
 
 
 def _nodes() -> int:

@@ -13,7 +13,7 @@ from fuserank.config import Experiment
 from fuserank.config.online import Scenario
 from fuserank.errors import PolicyError
 from fuserank.evaluation.page import Page
-from fuserank.store.database import Database, run_database
+from fuserank.store.database import Database, store_url
 from fuserank.store.decisions import Decision
 from fuserank.store.policies import ALL, kinds
 from workloads.progress import console
@@ -80,7 +80,7 @@ def tell(experiment: Experiment) -> None:
 
 
 def _opened(experiment: Experiment) -> Database:
-    return Database(experiment.store.url or run_database(experiment.run)[1])
+    return Database(store_url(experiment))
 
 
 def _row(decision: Decision) -> tuple[str, str, str, str, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fuserank.config import Experiment
 from fuserank.feedback.erasure import scrub
-from fuserank.store.database import Database, run_database
+from fuserank.store.database import kept_database
 
 
 def without_erased(experiment: Experiment, folder: Path) -> None:
@@ -13,10 +13,9 @@ def without_erased(experiment: Experiment, folder: Path) -> None:
     Raises:
         StoreError: the database cannot be read.
     """
-    file, url = run_database(experiment.run)
-    if experiment.store.url is None and not file.is_file():
-        return  # nothing was served yet
-    with Database(experiment.store.url or url) as database:
+    if (database := kept_database(experiment)) is None:
+        return
+    with database:
         erased = database.erased_users()
     if erased:
         scrub(folder, erased)

@@ -17,7 +17,7 @@ from fuserank.artifacts import run_stage, write_json
 from fuserank.config import Experiment
 from fuserank.feedback.joins import join, rates
 from fuserank.records.schema import EVENT, IMPRESSION
-from fuserank.store.database import Database, run_database
+from fuserank.store.database import kept_database, run_database
 from workloads import clicks
 from workloads.erasing import without_erased
 
@@ -39,9 +39,8 @@ def run(experiment: Experiment) -> dict:
 
 def _join(experiment: Experiment, folder: Path) -> dict[str, Any]:
     events, impressions = EVENT.empty_table(), IMPRESSION.empty_table()
-    file, url = run_database(experiment.run)
-    if experiment.store.url or file.is_file():
-        with Database(experiment.store.url or url) as database:
+    if (database := kept_database(experiment)) is not None:
+        with database:
             events, impressions = database.read_events(), database.read_impressions()
     joined = join(impressions, events)
     pq.write_table(joined.rows, folder / "joined.parquet")
@@ -60,7 +59,7 @@ def _join(experiment: Experiment, folder: Path) -> dict[str, Any]:
         ),
     }
     write_json(folder / "summary.json", summary)
-    _print(summary, file)
+    _print(summary, run_database(experiment.run)[0])
     return summary
 
 

@@ -91,12 +91,11 @@ def _index(experiment: Experiment, folder: Path) -> dict:
 
 def answering(experiment: Experiment) -> list[str]:
     """The generations that a service of this run answers from, or is about to: they stay on disk."""
-    from fuserank.store.database import Database, run_database
+    from fuserank.store.database import kept_database
 
-    file, url = run_database(experiment.run)
-    if experiment.store.url is None and not file.exists():
+    if (database := kept_database(experiment)) is None:
         return []
-    with Database(experiment.store.url or url) as database:
+    with database:
         return [row.id for row in database.generations() if row.state in ("active", "warming")]
 
 

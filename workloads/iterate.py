@@ -24,7 +24,7 @@ from fuserank.evaluation.against import RECOMMENDATION, compare_runs, open_evalu
 from fuserank.feedback.gate import Decision, decide_paired, record
 from fuserank.feedback.served import served_records
 from fuserank.retrieval.generation import adopt, current_folder, open_generation
-from fuserank.store.database import Database, run_database
+from fuserank.store.database import kept_database, store_url
 from serve.app import index_folder
 from workloads import evaluate, feedback, generate, generations, index, preprocess, pretrain, train
 from workloads.progress import say
@@ -92,10 +92,9 @@ def run(experiment: Experiment) -> dict[str, Any] | None:
 def incumbent(experiment: Experiment) -> str:
     """Id of the generation that answers: a service's, else the newest. Raises MissingStageError."""
     newest = current_folder(index_folder(experiment)).name
-    file, url = run_database(experiment.run)
-    if experiment.store.url is None and not file.is_file():
+    if (database := kept_database(experiment)) is None:
         return newest
-    with Database(experiment.store.url or url) as database:
+    with database:
         return next((row.id for row in database.generations() if row.state == "active"), newest)
 
 
@@ -134,7 +133,7 @@ def _candidate(experiment: Experiment, records: Path) -> Experiment:
         "name": CANDIDATE,
         "storage.root": str(experiment.run / FOLDER),
         "records.served": str(records),
-        "store.url": experiment.store.url or run_database(experiment.run)[1],
+        "store.url": store_url(experiment),
     }
     return config.update(experiment, sets)
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from fuserank.config import Experiment
-from fuserank.store.database import Database, run_database
+from fuserank.store.database import Database, store_url
 from fuserank.store.keys import ApiKey, make, milliseconds, successor
 
 
@@ -52,7 +52,7 @@ def show(experiment: Experiment) -> list[ApiKey]:
 
 
 def _database(experiment: Experiment) -> Database:
-    return Database(experiment.store.url or run_database(experiment.run)[1])
+    return Database(store_url(experiment))
 
 
 def _tell(key: str, stored: ApiKey) -> None:

@@ -29,7 +29,7 @@ from fuserank.feedback.policies.slates import at
 from fuserank.feedback.policies.state import LinearState
 from fuserank.feedback.rewards import fit_rewards
 from fuserank.feedback.slate_log import SlateLog, read_slates
-from fuserank.store.database import Database, run_database
+from fuserank.store.database import Database, store_url
 from fuserank.store.policies import ALL, Switch
 from workloads import canaries
 from workloads.progress import console, say
@@ -73,7 +73,7 @@ def switch(
     """
     if scenario is not None and scenario not in get_args(Scenario):
         raise PolicyError(f"there is no scenario {scenario!r}.", f"Choose one of {', '.join(get_args(Scenario))}.")
-    with Database(experiment.store.url or run_database(experiment.run)[1]) as database:
+    with Database(store_url(experiment)) as database:
         database.switch_policy(Switch(scenario or ALL, kind, frozen))
     changed = [f"{kind} answers"] if kind else []
     changed += [] if frozen is None else [f"exploration is {'off' if frozen else 'on'}"]

@@ -16,6 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from fuserank.config import Experiment
 from fuserank.store import changes, erasures, events, generations, impressions, keys, vectors
 from fuserank.store.decisions import Decision
 from fuserank.store.engine import truncate_log, unreachable
@@ -37,6 +38,18 @@ def run_database(run: str | Path) -> tuple[Path, str]:
     """The file and the URL of a run's embedded database: `<run>/store/fuserank.db`."""
     file = Path(run).absolute() / "store" / "fuserank.db"
     return file, sa.URL.create("sqlite", database=str(file)).render_as_string()
+
+
+def store_url(experiment: Experiment) -> str:
+    """Of the run's database: the config's, else that of the embedded one."""
+    return experiment.store.url or run_database(experiment.run)[1]
+
+
+def kept_database(experiment: Experiment) -> "Database | None":
+    """The run's database, None where nothing was served yet. Raises StoreError."""
+    if experiment.store.url is None and not run_database(experiment.run)[0].is_file():
+        return None
+    return Database(store_url(experiment))
 
 
 class Database(PolicyDatabase):
