@@ -76,7 +76,6 @@ def prepared(options: argparse.Namespace) -> config.Experiment:
         sets |= {"encoders.text.model": options.model, "preprocess.tokenizer": options.model, "fusion.width": 384}
         sets |= {"pretrain.text.epochs": 0}
     experiment = config.update(config.load(ROOT / "workloads" / "configs" / "icecat.yaml"), sets)
-    connect()
     preprocess.run(experiment)
     pretrain.run(experiment)
     return experiment
@@ -209,7 +208,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    found = show(measure(prepared(options), options.seed), options.seed)
+    with connect():
+        values = measure(prepared(options), options.seed)
+    found = show(values, options.seed)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
