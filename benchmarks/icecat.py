@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "platform"), str(ROOT)]
 from fuserank import config  # noqa: E402
 from fuserank.artifacts import stage_folder  # noqa: E402
 from fuserank.evaluation.intervals import interval, paired_difference  # noqa: E402
-from fuserank.evaluation.metrics import ndcg_at_k, rank_rows  # noqa: E402
+from fuserank.evaluation.metrics import grades_of, ndcg_at_k, rank_rows  # noqa: E402
 from fuserank.features.featurizer import Featurizer  # noqa: E402
 from fuserank.feedback.behaviour import Behaviour  # noqa: E402
 from fuserank.models.fused import FusedModel  # noqa: E402
@@ -130,7 +130,7 @@ def judged_only(
         scores["served"] = placed(told.score, rerank(reranker, seen))
         grades = questions.grades[i][told.rows][None]
         for system, score in scores.items():
-            found[system].append(float(ndcg_at_k(rank_rows(score[None]), grades, 10)[0]))
+            found[system].append(float(ndcg_at_k(grades_of(rank_rows(score[None]), grades), grades)[0]))
     return {system: np.array(values) for system, values in found.items()}
 
 
@@ -170,7 +170,7 @@ def measure(experiment: config.Experiment, seed: int) -> dict[str, dict[str, np.
             alone = judged_only(reranker, hybrid, catalogue, mine, [judged[i] for i in held])
         for system in SYSTEMS:
             own_values = values[system]
-            own_values["ndcg@10"][sides == fold] = ndcg_at_k(orders[system], mine.grades, 10)
+            own_values["ndcg@10"][sides == fold] = ndcg_at_k(grades_of(orders[system], mine.grades), mine.grades)
             own_values["judged_only"][sides == fold] = alone[system]
             for place, i in zip(np.flatnonzero(sides == fold), held, strict=True):
                 order = orders[system][list(held).index(i)]
