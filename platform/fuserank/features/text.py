@@ -42,7 +42,8 @@ def product_text(product: Mapping[str, Any], fields: Sequence[str]) -> str:
     """The product's text: its fields' values joined by spaces in the given order, "" if it has none.
 
     Args:
-        product: a PRODUCT row; `attributes` as a dict or as Arrow's list of pairs.
+        product: a PRODUCT row; `attributes` as a dict or as Arrow's list of pairs. Of all of them together, bare
+            numbers and yes or no are left out: without their name they say nothing.
     """
     parts: list[str] = []
     for field in fields:
@@ -52,12 +53,17 @@ def product_text(product: Mapping[str, Any], fields: Sequence[str]) -> str:
             continue
         if name == "attributes":
             pairs = value.items() if isinstance(value, Mapping) else value
-            parts += [word for label, word in pairs if word and key in ("", label)]
+            parts += [word for label, word in pairs if word and (key == label or (not key and says(word)))]
         elif isinstance(value, str):
             parts.append(value)
         else:
             parts += [word for word in value if word]
     return " ".join(parts)
+
+
+def says(value: str) -> bool:
+    """Whether an attribute's value tells something by itself: it is neither a number nor a yes or no."""
+    return value.lower() not in ("true", "false", "yes", "no") and any(letter.isalpha() for letter in value)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:

@@ -25,6 +25,9 @@ def test_product_text() -> None:
     assert product_text(PRODUCT, ["attributes.size", "title"]) == "L Mug"
     assert product_text(PRODUCT, ["attributes"]) == "blue L"
     assert product_text({}, ["title", "attributes"]) == ""
+    told = {"attributes": {"weight": "1.5", "colour": "blue", "wireless": "true", "size": "12 x 3 cm"}}
+    assert product_text(told, ["attributes"]) == "blue 12 x 3 cm"
+    assert product_text(told, ["attributes.weight", "attributes.wireless"]) == "1.5 true"
 
 
 @pytest.mark.parametrize("field", ["labels", "labels.kind", "tilte", "split"])
