@@ -96,7 +96,7 @@ def opened(experiment: config.Experiment) -> tuple[FusedModel, Splits, reranking
     rows = np.arange(products.num_rows)
     vectors, mask = encode_table(model, splits.train.products, rows, splits.columns, "product", CPU)
     featurizer = Featurizer.load(folder)
-    texts = [featurizer.product_text(row) for row in products.to_pylist()]
+    texts = [featurizer.product_words(row) for row in products.to_pylist()]
     return model, splits, reranking.Shop(products, texts, vectors.half().float(), mask)
 
 

@@ -55,7 +55,7 @@ def write_run(demo: Path, root: Path, products: int) -> config.Experiment:
         modality_vectors=vectors,
         mask=mask,
         vectors=fused,
-        texts=[featurizer.product_text(product) for product in table.to_pylist()],
+        texts=[featurizer.product_words(product) for product in table.to_pylist()],
         model_folder=staged,
         featurizer_folder=opened.featurizer_folder,
         modalities=model.modalities,

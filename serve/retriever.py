@@ -72,7 +72,7 @@ class Searcher:
             opened.id,
             opened.manifest["base_seq"],
             database,
-            Featurizer.load(opened.featurizer_folder).product_text,
+            Featurizer.load(opened.featurizer_folder).product_words,
             thread,
             compact_after,
         )

@@ -64,7 +64,7 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict:
     reranker = load_reranker(generation.model_folder, model.modalities)
     behaviour, hybrid = Behaviour.load(generation.model_folder), Hybrid.of(generation.manifest)
     featurizer = Featurizer.load(generation.featurizer_folder)
-    texts = [featurizer.product_text(product) for product in generation.catalogue.products.to_pylist()]
+    texts = [featurizer.product_words(product) for product in generation.catalogue.products.to_pylist()]
     rows = evaluation_rows(generation.catalogue.products, experiment.records.split.by == "product")
     ids = [generation.catalogue.ids[row] for row in rows]
     recommendation, per_user = evaluate_recommendation(experiment, preprocess, generation, model)

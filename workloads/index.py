@@ -48,7 +48,7 @@ def _index(experiment: Experiment, folder: Path) -> dict:
     vectors, mask = encode_table(model, table, rows, splits.columns, "product", device)
     vectors = vectors.half().float()  # as they are kept, so that live changes can fuse what is kept with what is new
     featurizer = Featurizer.load(preprocess)
-    texts = [featurizer.product_text(row) for row in products.to_pylist()]
+    texts = [featurizer.product_words(row) for row in products.to_pylist()]
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch) / "model"
         shutil.copytree(trained, staged)

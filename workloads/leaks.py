@@ -30,7 +30,8 @@ def check(experiment: Experiment, preprocess: Path) -> list[dict]:
     found = leaks.repeated_queries(queries, by_product, UNSEEN)
     if by_product:
         found += leaks.repeated_products(products, records.split.key)
-    read = [*experiment.preprocess.text_fields]
+    shapes = experiment.preprocess
+    read = list(dict.fromkeys([*shapes.text_fields, *(shapes.word_fields or ())]))
     if experiment.encoders.attributes is not None:
         read += [field for field in ATTRIBUTES if field not in read]
     found += leaks.label_as_feature(products, read)

@@ -140,6 +140,7 @@ def _fit(experiment: Experiment, staged: pa.Table, asked: pa.Table) -> Featurize
     borrowed = None if listener is None else listener.model
     shapes = FeatureSettings(
         text_fields=tuple(settings.text_fields),
+        word_fields=None if settings.word_fields is None else tuple(settings.word_fields),
         text_tokens=settings.text_tokens,
         image_size=settings.image_size,
         max_pixels=settings.max_pixels,

@@ -99,7 +99,7 @@ class TrialShop:
             return LexicalIndex.open(folder)
         shutil.rmtree(folder, ignore_errors=True)
         featurizer = Featurizer.load(self.preprocess)
-        texts = [featurizer.product_text(row) for row in self.products.to_pylist()]
+        texts = [featurizer.product_words(row) for row in self.products.to_pylist()]
         built = LexicalIndex.build(texts, folder, self.experiment.index.typos)
         write_json(complete, settings)
         return built

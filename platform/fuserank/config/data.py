@@ -155,6 +155,7 @@ class Preprocess(Section):
     """Records → clean products and model inputs."""
 
     text_fields: list[str] = ["title", "brand", "category", "description"]  # joined in this order
+    word_fields: Annotated[list[str], Field(min_length=1)] | None = None  # what word search reads; null: the same
     image_size: tuple[Positive, Positive] = (48, 48)  # height, width in pixels
     max_pixels: Positive = 40_000_000  # larger pictures are refused (decompression bombs)
     tokenizer: str | None = (

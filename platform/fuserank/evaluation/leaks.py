@@ -27,7 +27,7 @@ REMEDIES = {
     "repeated-products": "Clean the field so that equal products are equal in the file, or split by another field.",
     "repeated-queries": "Set records.split.key: text, so that equal queries are on one side.",
     "later-events": "Split the events again: fuserank preprocess with records.event_split.",
-    "label-as-feature": "Take the field out of preprocess.text_fields, or set encoders.attributes: null.",
+    "label-as-feature": "Take it out of preprocess.text_fields and word_fields, or set encoders.attributes: null.",
 }
 
 

@@ -31,6 +31,7 @@ class FeatureSettings:
     """
 
     text_fields: tuple[str, ...] = ("title", "brand", "category", "description")
+    word_fields: tuple[str, ...] | None = None  # what word search reads; None: the same
     text_tokens: int = 32
     image_size: tuple[int, int] = (48, 48)
     max_pixels: int = 40_000_000
@@ -47,6 +48,7 @@ class FeatureSettings:
 
     def __post_init__(self) -> None:
         text.check_fields(self.text_fields)
+        text.check_fields(self.word_fields or (), "word_fields")
 
     @property
     def frames(self) -> int:
@@ -111,8 +113,8 @@ class Featurizer:
         try:
             values = json.loads((folder / FILE).read_text(encoding="utf-8"))
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
-            for name in ("text_fields", "image_size", "price_edges"):
-                values[name] = tuple(values[name])
+            for name in ("text_fields", "word_fields", "image_size", "price_edges"):
+                values[name] = None if values.get(name) is None else tuple(values[name])
             if "attributes" in values:  # generations of versions that knew none have none
                 values["attributes"] = AttributeVocabulary.of(values["attributes"])
             if values.get("extractor"):
@@ -128,6 +130,10 @@ class Featurizer:
     def product_text(self, product: Mapping[str, Any]) -> str:
         """A PRODUCT row's text as the tokenizer is to see it; "" if it has none."""
         return text.product_text(product, self.settings.text_fields)
+
+    def product_words(self, product: Mapping[str, Any]) -> str:
+        """A PRODUCT row's text as word search is to see it; "" if it has none."""
+        return text.product_text(product, self.settings.word_fields or self.settings.text_fields)
 
     def image(self, data: bytes) -> np.ndarray:
         """Encoded picture → uint8 [H, W, 3] RGB; raises MediaError."""

@@ -19,8 +19,11 @@ TEXT_FIELDS = ("title", "description", "brand", "category", "attributes", "curre
 """What a text feature may read; also `attributes.<name>`. Labels are not here, so no feature can see one."""
 
 
-def check_fields(fields: Sequence[str]) -> None:
+def check_fields(fields: Sequence[str], key: str = "text_fields") -> None:
     """Refuse text fields that do not exist or hold labels.
+
+    Args:
+        key: of `preprocess`, that they are from.
 
     Raises:
         ConfigError: naming the field and the valid ones.
@@ -28,7 +31,7 @@ def check_fields(fields: Sequence[str]) -> None:
     for field in fields:
         if field not in TEXT_FIELDS and not field.startswith("attributes."):
             raise ConfigError(
-                f"preprocess.text_fields: `{field}` is not a text field of a product.",
+                f"preprocess.{key}: `{field}` is not a text field of a product.",
                 f"Use any of {', '.join(TEXT_FIELDS)} or attributes.<name>.",
             )
 

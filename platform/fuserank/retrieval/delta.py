@@ -55,7 +55,7 @@ class LiveCatalogue:
         """
         Args:
             base_seq: changes up to this number are in the base.
-            product_text: a record's text as word search sees it (Featurizer.product_text).
+            product_text: a record's text as word search sees it (Featurizer.product_words).
             scratch: an empty folder of our own.
         """
         self.seq = base_seq

@@ -30,6 +30,17 @@ def test_product_text() -> None:
     assert product_text(told, ["attributes.weight", "attributes.wireless"]) == "1.5 true"
 
 
+def test_word_search_may_read_other_fields_than_the_encoder(tmp_path: Path) -> None:
+    settings = FeatureSettings(text_fields=("title",), word_fields=("title", "title", "attributes"))
+    Featurizer.fit(TEXTS, [], settings, vocabulary=300).save(tmp_path)
+    featurizer = Featurizer.load(tmp_path)
+    assert featurizer.product_text(PRODUCT) == "Mug"
+    assert featurizer.product_words(PRODUCT) == "Mug Mug blue L"
+    assert Featurizer.fit(TEXTS, [], FeatureSettings(text_fields=("title",))).product_words(PRODUCT) == "Mug"
+    with pytest.raises(ConfigError, match=r"preprocess\.word_fields: `labels`"):
+        FeatureSettings(word_fields=("labels",))
+
+
 @pytest.mark.parametrize("field", ["labels", "labels.kind", "tilte", "split"])
 def test_no_label_is_a_text_field(field: str) -> None:
     with pytest.raises(ConfigError, match="not a text field"):
