@@ -21,6 +21,7 @@ from fuserank.feedback.neighbours import Neighbours
 from fuserank.models.build import build_model
 from fuserank.models.candidates import feature_names
 from fuserank.models.checkpoint import save_model, save_weights
+from fuserank.models.fused import Standardize
 from fuserank.models.reranker import Reranker
 from fuserank.records.schema import PRODUCT
 from fuserank.retrieval.generation import activate, current_generation, write_generation
@@ -105,10 +106,6 @@ def build_run(root: Path, make: Callable[[Path], pa.Table] = products) -> config
     model = build_model(
         experiment.encoders, experiment.fusion, settings.vocabulary, 32, settings.mels, edges, known
     ).eval()
-    save_model(model, root / "model")
-    Behaviour.nothing(len(documents)).save(root / "model")
-    Neighbours.count([], len(documents)).save(root / "model")
-    save_weights(Reranker(len(feature_names(MODALITIES))), root / "model" / "reranker.safetensors")
     vectors, mask = np.zeros((len(documents), 4, 32), np.float32), np.zeros((len(documents), 4), bool)
     texts = [featurizer.product_text(document) for document in documents]
     values = [
@@ -117,12 +114,17 @@ def build_run(root: Path, make: Callable[[Path], pa.Table] = products) -> config
         [featurizer.price(document["price"]) for document in documents],
         [featurizer.attributes(document) for document in documents],
     ]
-    with torch.inference_mode(), autocast(torch.device("cpu")):
+    with torch.no_grad(), autocast(torch.device("cpu")):
         for m, modality in enumerate(MODALITIES):
             has = [row for row, value in enumerate(values[m]) if value is not None]
             inputs = collate(modality, [values[m][row] for row in has], pad_id=settings.pad_id)
+            standardise(model.projections[modality], model.hidden(modality, inputs).float())
             vectors[has, m] = model.encode(modality, inputs).half().float().numpy()
             mask[has, m] = True
+    save_model(model, root / "model")
+    Behaviour.nothing(len(documents)).save(root / "model")
+    Neighbours.count([], len(documents)).save(root / "model")
+    save_weights(Reranker(len(feature_names(MODALITIES))), root / "model" / "reranker.safetensors")
     with torch.inference_mode():
         fused = model.product_vectors(torch.from_numpy(vectors), torch.from_numpy(mask)).numpy()
     index = root / "tiny" / "index"
@@ -141,6 +143,15 @@ def build_run(root: Path, make: Callable[[Path], pa.Table] = products) -> config
     )
     (index / "manifest.json").write_text(json.dumps({"digest": "made by a test"}))
     return experiment
+
+
+def standardise(projection: torch.nn.Module, hidden: torch.Tensor) -> None:
+    """As training begins: outputs of an untrained encoder are all but alike."""
+    spread = hidden.std(0)
+    for part in projection.modules():
+        if isinstance(part, Standardize):
+            part.center.copy_(hidden.mean(0))
+            part.spread.copy_(spread.clamp(min=0.05 * float(spread.mean()) + 1e-6))
 
 
 def add_generation(experiment: config.Experiment, prefix: str) -> str:
