@@ -172,8 +172,7 @@ def measure(experiment: config.Experiment, seed: int) -> dict[str, dict[str, np.
             own_values = values[system]
             own_values["ndcg@10"][sides == fold] = ndcg_at_k(grades_of(orders[system], mine.grades), mine.grades)
             own_values["judged_only"][sides == fold] = alone[system]
-            for place, i in zip(np.flatnonzero(sides == fold), held, strict=True):
-                order = orders[system][list(held).index(i)]
+            for place, i, order in zip(np.flatnonzero(sides == fold), held, orders[system], strict=True):
                 good = np.flatnonzero(questions.grades[i] >= RELEVANT)
                 if len(good):
                     own_values["recall@100"][place] = np.isin(good, order[:100]).mean()
