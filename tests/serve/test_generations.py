@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from fuserank import config
 from fuserank.errors import InputError, StageError
-from fuserank.retrieval.generation import CURRENT, MANIFEST, current_folder
+from fuserank.retrieval.generation import CURRENT, FORMAT, MANIFEST, current_folder
 from fuserank.store.database import Database
 from fuserank.store.keys import make as make_key
 from serve import held as held_module
@@ -40,7 +40,7 @@ def make(index: Path, name: str, modalities: tuple[str, ...] = ("text",)) -> Pat
 
     folder = index / "generations" / name
     folder.mkdir(parents=True)
-    values = {"format": 1, "id": name, "created": "2026-01-01T00:00:00+00:00", "model": f"model of {name}"}
+    values = {"format": FORMAT, "id": name, "created": "2026-01-01T00:00:00+00:00", "model": f"model of {name}"}
     write_json(folder / MANIFEST, values | {"products": 3, "modalities": list(modalities), "base_seq": 0})
     return folder
 

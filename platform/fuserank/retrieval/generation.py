@@ -25,7 +25,7 @@ from fuserank.retrieval.vectors import Kind
 
 MANIFEST = "manifest.json"
 CURRENT = "current"
-FORMAT = 1
+FORMAT = 2  # 2: fusions add to the mean of the modalities; weights of before mean something else
 
 
 @dataclass(frozen=True)
