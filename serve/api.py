@@ -107,6 +107,7 @@ class RecommendRequest(Body):
     filter: dict[str, Any] | None = None
     exclude_seen: bool = Field(True, description="leave out products the user has had an event with")
     deadline_ms: Deadline | None = None
+    explain: bool = Field(False, description="tell each hit's `chances`, where a policy answers")
 
 
 class EventIn(BaseModel):
@@ -173,6 +174,7 @@ class Hit(BaseModel):
     group: Group | None = Field(None, description="with `group_by`")
     propensity: float | None = Field(None, description="where a policy orders searches: as for recommendations")
     policy: str | None = None
+    chances: dict[Literal["click", "purchase"], float] | None = Field(None, description="with `explain`: docs/HTTP.md")
 
 
 class Answer(BaseModel):

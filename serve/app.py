@@ -97,6 +97,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         not is_loopback(host),
         Path(settings.spool_folder or experiment.run / "store" / "spool").absolute(),
         experiment.policy,
+        artifacts.stage_path(experiment, "feedback").absolute() / "click",
     )
 
 

@@ -128,8 +128,7 @@ class Gateway:
         }
 
     async def recommend(self, request: api.RecommendRequest, shown: Sequence[str] = ()) -> dict[str, Any]:
-        """What the user may like; `api.Recommendation` as a dict. Hits that are `shown` already are not logged again.
-        Raises RequestError."""
+        """What the user may like; `api.Recommendation` as a dict; not logged if all is `shown`. Raises RequestError."""
         self._admission.limit(request.limit)
         refuse_large_filter(request.filter)
         ask = Ask(
@@ -140,6 +139,7 @@ class Gateway:
             session_id=request.session_id,
             product_ids=tuple(request.product_ids),
             exclude_seen=request.exclude_seen,
+            explain=request.explain,
             pool=self._pool("recommend", request.limit),
         )
         answer, ranked = await self._answer(ask, request.deadline_ms)

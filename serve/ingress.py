@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from fuserank import artifacts, config
 from fuserank.store.database import Database
 from serve.chain import Callee, Chain
+from serve.clicks import ClickModels
 from serve.embedding_cache import EmbeddingCache
 from serve.gateway import Gateway
 from serve.generations import listing
@@ -56,14 +57,15 @@ class Ingress(Gateway):
         settings: config.Serve,
         exposed: bool,
         spool: Path,
-        policy: config.Policy | None = None,
+        policy: config.Policy,
+        clicks: Path,
     ):
         """
         Args:
             folder: of the generation to answer from where the database names none.
             exposed: whether other machines can reach the service, which then asks for keys in any case.
             spool: local folder where impressions wait for the store.
-            policy: its `online` says which answers a policy orders.
+            policy: its `online` says which answers a policy orders. clicks: folder of the click models (clicks.py).
         """
         database = Database(url)
         self._index = folder.parent.parent
@@ -71,7 +73,7 @@ class Ingress(Gateway):
         self._keyring = Keyring(database, exposed)
         self._erase = feedback.erase.remote
 
-        stage = PolicyStage(Followed(database, policy), policy) if policy and policy.online else None
+        stage = PolicyStage(Followed(database, policy), policy, ClickModels(clicks)) if policy.online else None
 
         self._streams = Streams(self.recommend, database.event_marks, settings.streams)
 

@@ -116,6 +116,7 @@ class Choice:
     features: np.ndarray  # float64 [K, F], in the model's own order
     size: int  # positions of the slate
     visitor: str | None = None  # who stays with one policy while two answer: the user, else the session
+    explain: bool = False  # tell how likely each is clicked
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Chosen:
     slate_error: float
     policy: str  # name@version
     explored: bool  # drawn at random
+    chances: np.ndarray | None = None  # [S, 2], that it is clicked and bought there; with `explain`
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from fuserank.store.canaries import Canary
 from fuserank.store.database import Database
 from fuserank.store.policies import ALL, PolicyState, Switch, kinds
 from serve import metrics
+from serve.clicks import ClickModels
 from serve.envelope import ANY, Envelope, Result, answer
 from serve.held import follow
 from serve.messages import Choice, Chosen
@@ -110,13 +112,13 @@ class Followed:
 class PolicyStage:
     """Called by the chain like a deployment: envelopes of Choice → results of Chosen."""
 
-    def __init__(self, followed: Followed, settings: config.Policy):
+    def __init__(self, followed: Followed, settings: config.Policy, clicks: ClickModels):
         """
         Args:
-            settings: with `online`.
+            settings: with `online`. clicks: what `explain` tells by.
         """
         assert settings.online is not None
-        self._followed, self.online = followed, settings.online
+        self._followed, self.online, self._clicks = followed, settings.online, clicks
         shares = {str(scenario): share for scenario, share in settings.online.shares.items()}
         self._exploration = Exploration(settings.share, shares, settings.online.daily)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
@@ -149,10 +151,13 @@ class PolicyStage:
             share = self._shares(scenario, len(members), policy.frozen)
             seeds = np.array([_hash(payloads[i][0]) >> 1 for i in members])  # int64
             chosen = _draw(policy, [payloads[i][1] for i in members], seeds, size, share)
-            found.update(zip(members, chosen, strict=True))
+            found.update((i, self._explained(payloads[i][1], one)) for i, one in zip(members, chosen, strict=True))
             for one in chosen:
                 metrics.record("fuserank_slates_total", scenario=scenario, drawn="random" if one.explored else "policy")
         return [found[i] for i in range(len(payloads))]
+
+    def _explained(self, choice: Choice, chosen: Chosen) -> Chosen:
+        return replace(chosen, chances=self._clicks.chances(choice, chosen.rows)) if choice.explain else chosen
 
     def _shares(self, scenario: str, count: int, frozen: bool) -> np.ndarray:
         if frozen:

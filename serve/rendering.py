@@ -3,6 +3,7 @@ Reads a generation's documents."""
 
 from typing import Any
 
+from fuserank.models.chances import HEADS
 from fuserank.retrieval.analysis import terms
 from fuserank.retrieval.highlight import marked, snippet
 from serve.live_documents import LiveDocuments
@@ -20,6 +21,7 @@ def render(documents: LiveDocuments, ask: Ask, ranked: Ranked, offset: int, high
         return {"hits": _scored(ask, ranked)}
     chosen = ranked.order[offset:].tolist()
     rows = found.rows[chosen].tolist()
+    chances = ranked.slate.chosen.chances if ranked.slate is not None else None
     hits = []
     shown = zip(documents.hits(rows), chosen, ranked.scores[offset:].tolist(), strict=True)
     for rank, (hit, i, score) in enumerate(shown, offset):
@@ -29,6 +31,8 @@ def render(documents: LiveDocuments, ask: Ask, ranked: Ranked, offset: int, high
         hit["score"] = score
         if found.details is not None:
             hit["explanation"] = _explanation(found, found.details, i, score) | {"rank_after": rank}
+        if chances is not None:
+            hit["chances"] = dict(zip(HEADS, chances[rank - offset].tolist(), strict=True))
         if ranked.groups is not None:
             members = documents.known(found.rows[ranked.groups[rank]].tolist())
             hit["group"] = {"size": len(members), "product_ids": members[:MEMBERS]}

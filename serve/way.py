@@ -198,7 +198,7 @@ def offered(ask: Ask, found: Found, ranked: Order) -> tuple[np.ndarray, Choice] 
         return None
     features = policy_inputs.complete(final[pool], told[pool])
     names = policy_inputs.names(ask.kind, found.modalities)
-    return pool, Choice(ask.kind, names, features, ask.depth - ask.first, ask.user_id or ask.session_id)
+    return pool, Choice(ask.kind, names, features, ask.depth - ask.first, ask.user_id or ask.session_id, ask.explain)
 
 
 def _rank(ask: Ask, found: Found, ranked: Order, slate: Slate | None, stages: dict[str, float]) -> Ranked:

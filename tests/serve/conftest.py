@@ -13,6 +13,7 @@ from fuserank.config import Experiment
 from fuserank.store.database import Database
 from serve.app import generation_folder, index_folder, store_url
 from serve.chain import Chain
+from serve.clicks import ClickModels
 from serve.encoder import Encoder
 from serve.feedback import Feedback
 from serve.gateway import Gateway
@@ -78,7 +79,8 @@ def front(experiment: Experiment, deployments: dict[str, Any], follow: bool = Fa
     folder = generation_folder(experiment)
     feedback = deployments["feedback"]
     database, policy = Database(store_url(experiment)), experiment.policy
-    stage = PolicyStage(Followed(database, policy), policy) if policy.online else None
+    clicks = ClickModels(experiment.run / "feedback" / "click")
+    stage = PolicyStage(Followed(database, policy), policy, clicks) if policy.online else None
     chain = Chain(
         {"text": Local(deployments["text"]), "image": Local(deployments["image"])},
         Local(deployments["retriever"]),

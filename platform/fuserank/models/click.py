@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuserank.errors import ModelError
+from fuserank.models.chances import HEADS, LEAST
 
-HEADS = ("click", "purchase")
 FILE = "click.safetensors"
-LEAST = 1e-6  # that a probability stays below 1
 
 
 class ClickModel(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from fuserank.errors import ModelError, PolicyError
 from fuserank.evaluation.probabilities import calibration_error
 from fuserank.losses.shown import shown_loss
+from fuserank.models.chances import Chances
 from fuserank.models.click import ClickModel, load_click, log_odds, save_click
 from fuserank.training.click import Shown, fit_click
 
@@ -95,6 +96,25 @@ def test_saved_and_loaded_it_says_the_same(fitted, tmp_path) -> None:
     (tmp_path / "click.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match="cannot be read"):
         load_click(tmp_path)
+
+
+def test_numpy_tells_the_same_chances(tmp_path) -> None:
+    """Random weights, features in another order and with one more than the model reads."""
+    random = torch.Generator().manual_seed(3)
+    model = ClickModel(3, 4).eval()
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.copy_(torch.rand(value.shape, generator=random) * 2 - 0.5 if value.ndim else value)
+        model.spread.abs_().add_(0.1)
+    save_click(model, ("one", "two", "three"), tmp_path)
+    features, places = torch.randn(200, 3, generator=random) * 3, torch.arange(200) % 6
+    given = np.insert(features.numpy()[:, [2, 0, 1]], 1, 7.0, axis=1)
+    told = Chances(tmp_path / "click.safetensors")(("three", "more", "one", "two"), given, places.numpy())
+    with torch.inference_mode():
+        np.testing.assert_allclose(told, model(features, places).numpy(), rtol=1e-4, atol=1e-6)
+    (tmp_path / "click.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="Run `fuserank feedback` again"):
+        Chances(tmp_path / "click.safetensors")
 
 
 def test_few_clicks_fit_nothing() -> None:
