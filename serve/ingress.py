@@ -9,6 +9,7 @@ from ray.serve.handle import DeploymentHandle
 
 from fuserank import artifacts, config
 from fuserank.store.database import Database
+from serve.again import Again
 from serve.chain import Callee, Chain
 from serve.clicks import ClickModels
 from serve.embedding_cache import EmbeddingCache
@@ -80,10 +81,10 @@ class Ingress(Gateway):
         def open(folder: Path) -> Shown:
             return show(folder, database, live_media)
 
-        encoders = {modality: plainly(encoder) for modality, encoder in encoders.items()}
-        history = plainly(feedback).history
+        asked = {modality: Again(plainly(encoder)) for modality, encoder in encoders.items()}
+        parts = Again(plainly(retriever)), Again(plainly(reranker)), Again(plainly(feedback).history)
         super().__init__(
-            Chain(remembering(encoders, settings.cache), plainly(retriever), plainly(reranker), history, stage),
+            Chain(remembering(asked, settings.cache), *parts, stage),
             feedback.add_events.remote,
             feedback.add_impressions.remote,
             products.change.remote,
