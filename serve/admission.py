@@ -9,6 +9,8 @@ from serve.envelope import Failure, RequestError
 from serve.media_limits import MediaLimits
 from serve.nesting import refuse_deep
 
+REFUSAL_SECONDS = 1.0
+
 
 class Admission:
     """The gateway's limits."""
@@ -41,3 +43,17 @@ class Admission:
                     await asyncio.to_thread(self.media_limits.check, modality, data)
         except MediaError as error:
             raise RequestError(Failure(413, "too_large", error.message, error.hint)) from None
+
+
+async def too_busy(left: float, wait: float) -> RequestError:
+    """The refusal of a request that would wait too long.
+
+    It comes slowly, so that its sender does not ask again at once and its place at the gateway, of which the proxy in
+    front knows a fixed number, is not given to the next one to be refused: refusing took all the time there was.
+
+    Args:
+        left: seconds until the request's deadline. wait: seconds that it would have had to wait.
+    """
+    await asyncio.sleep(max(0.0, min(REFUSAL_SECONDS, left)))
+    failure = Failure(429, "too_busy", "Too many requests are waiting.", "Try again after Retry-After seconds.")
+    return RequestError(failure, 1 + int(wait))

@@ -3,7 +3,8 @@
 A batch leaves at once when none is in flight. While one is, requests gather; a further batch leaves when it is full, or
 as large as the smallest in flight and there is room for it, or when a batch comes home. Those that have waited as long
 as they can leave beside what is in flight, up to twice as many batches, so that a slow batch of patient requests does
-not keep hurried ones from being answered.
+not keep hurried ones from being answered. Who would wait longer than they can is refused at once: an answer that comes
+too late costs as much as one in time.
 """
 
 import asyncio
@@ -24,8 +25,12 @@ class _Waiting(Generic[Item, Answer]):
     due: float  # in the loop's time
 
 
+SMOOTH = 0.2  # share of the latest batch in what is expected of the next
+SAFE = 0.7  # of the time that an item has may be spent waiting, by what is expected
+
+
 class QueueFullError(Exception):
-    """More requests are waiting than the queue holds."""
+    """More requests are waiting than the queue holds, or than are answered in time."""
 
 
 class Batcher(Generic[Item, Answer]):
@@ -54,6 +59,8 @@ class Batcher(Generic[Item, Answer]):
         self._waiting: deque[_Waiting[Item, Answer]] = deque()
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._scheduled = False
+        self._pace = self._duration = 0.0  # seconds from one item's end to the next's while others wait; of a batch
+        self._ended: float | None = None  # when the last batch came home, if something has waited ever since
         self.sizes: deque[int] = deque(maxlen=1000)  # of the latest batches
 
     @property
@@ -61,16 +68,22 @@ class Batcher(Generic[Item, Answer]):
         """Items that wait for a batch."""
         return len(self._waiting)
 
-    async def submit(self, item: Item, patience: float | None = None) -> Answer:
+    @property
+    def wait(self) -> float:
+        """Seconds that an item which came now should take; 0 where none would wait before it."""
+        return len(self._waiting) * self._pace + self._duration if self._waiting else 0.0
+
+    async def submit(self, item: Item, patience: float | None = None, within: float = math.inf) -> Answer:
         """One item's answer. A cancelled caller's item is dropped if its batch has not left.
 
         Args:
             patience: seconds after which it leaves although as many batches are in flight as should be; None: never.
+            within: seconds after which its answer is worth nothing.
 
         Raises:
-            QueueFullError: `queue` items are waiting already.
+            QueueFullError: `queue` items are waiting already, or `wait` takes too much of `within`.
         """
-        if len(self._waiting) >= self._queue:
+        if len(self._waiting) >= self._queue or self.wait > SAFE * within:
             raise QueueFullError
         loop = asyncio.get_running_loop()
         due = math.inf if patience is None else loop.time() + patience
@@ -112,12 +125,17 @@ class Batcher(Generic[Item, Answer]):
 
     def _leave(self, batch: "list[_Waiting[Item, Answer]]") -> None:
         self.sizes.append(len(batch))
-        task = asyncio.get_running_loop().create_task(self._send(batch))
+        loop = asyncio.get_running_loop()
+        task, left = loop.create_task(self._send(batch)), loop.time()
         self._in_flight[task] = len(batch)
-        task.add_done_callback(self._home)
+        task.add_done_callback(lambda task: self._home(task, left))
 
-    def _home(self, task: asyncio.Task[None]) -> None:
-        del self._in_flight[task]
+    def _home(self, task: asyncio.Task[None], left: float) -> None:
+        count, now = self._in_flight.pop(task), asyncio.get_running_loop().time()
+        self._duration += SMOOTH * (now - left - self._duration)
+        if self._ended is not None:
+            self._pace += SMOOTH * ((now - self._ended) / count - self._pace)
+        self._ended = now if self._waiting else None
         self._flush()
 
     async def _send(self, batch: "list[_Waiting[Item, Answer]]") -> None:

@@ -17,9 +17,12 @@ class Current:
     key: str | None = None  # the API key's id
     status: int = 0  # of the answer, once it has begun
     code: str | None = None  # of the error that was answered
-    deadline: float | None = None  # seconds since the epoch
+    arrived: float = field(default_factory=time.time)  # at this machine's front, seconds since the epoch
+    deadline: float | None = None  # the same
     streams: bool = False  # its answer ends when the listener goes: its time says nothing of ours
 
+
+OLDEST = 60.0  # seconds; what is older was stamped by another clock
 
 CURRENT: ContextVar[Current | None] = ContextVar("current", default=None)
 
@@ -29,6 +32,23 @@ def request_id() -> str:
     are joined by it."""
     current = CURRENT.get()
     return uuid.uuid4().hex if current is None else current.request_id
+
+
+def arrived() -> float:
+    """When the request being answered reached the front, seconds since the epoch; now outside of any."""
+    current = CURRENT.get()
+    return time.time() if current is None else current.arrived
+
+
+def stamped(start: str | None) -> float:
+    """The time that the proxy in front put into X-Request-Start (`t=` and milliseconds since the epoch): what waited
+    for this process to have time for it has waited. Now, where there is none of the last OLDEST seconds."""
+    now = time.time()
+    try:
+        told = float((start or "").removeprefix("t=")) / 1000
+    except ValueError:
+        return now
+    return told if now - OLDEST < told < now else now
 
 
 def time_left() -> float:

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import metrics, tracing
-from serve.current import CURRENT, Current
+from serve.current import CURRENT, Current, stamped
 from serve.envelope import INTERNAL
 from serve.refusal import refuse
 
@@ -37,9 +37,10 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        current = Current()
+        headers = Headers(scope=scope)
+        current = Current(arrived=stamped(headers.get("x-request-start")))
         token = CURRENT.set(current)
-        with tracing.request(Headers(scope=scope)) as span:
+        with tracing.request(headers) as span:
             try:
                 await self._answer(scope, receive, send, current)
             finally:

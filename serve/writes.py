@@ -3,6 +3,7 @@
 Writes through the feedback and products deployments.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from serve.envelope import Failure, RequestError
 
 Write = Callable[[list[dict[str, Any]]], Awaitable[Any]]
 Change = Callable[[Kind, list[Any]], Awaitable[list[dict[str, Any]]]]
+EVENT_SECONDS = 10.0  # that a sender waits for events to be durable; a locked database may take longer
 
 
 class Writes:
@@ -26,11 +28,12 @@ class Writes:
         """Store events; `api.EventsAnswer` as a dict. Returns only once the accepted ones are durable.
 
         Raises:
-            RequestError: 503, the store cannot be written; nothing was accepted.
+            RequestError: 503, the store cannot be written within EVENT_SECONDS; to send again is harmless, whatever
+                became of these.
         """
         self._admission.items(events)
         try:
-            result = await self._add_events(list(events))
+            result = await asyncio.wait_for(self._add_events(list(events)), EVENT_SECONDS)
         except Exception as error:
             failure = Failure(503, "store_unavailable", "The events could not be stored.", "Send them again.")
             raise RequestError(failure, 5) from error

@@ -194,7 +194,7 @@ def serve(config: File, set: Sets = None) -> None:
         from workloads.cluster import connect
 
         experiment = resolve(config, set)
-        with connect(environment()):
+        with connect(environment(experiment.serve)):
             workload.run(experiment)
 
     guarded(work)

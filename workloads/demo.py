@@ -26,7 +26,7 @@ from workloads.progress import console
 def run(experiment: Experiment, stay: bool = True) -> None:
     """Run every stage that is not up to date, serve, ask, and serve on until Ctrl-C if `stay`."""
     begin = time.monotonic()
-    with connect(environment()):
+    with connect(environment(experiment.serve)):
         for stage in (generate, preprocess, pretrain, tune):
             stage.run(experiment)
         chosen = config.load(stage_folder(experiment, "tune") / "best.yaml")

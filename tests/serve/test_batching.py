@@ -182,3 +182,32 @@ def test_those_that_cannot_wait_leave_beside_slow_batches_and_only_so_many():
         assert slow.most == 2
 
     asyncio.run(scenario())
+
+
+def test_who_would_be_late_is_refused_and_the_others_are_in_time():
+    """One item in 20 ms, asked for five times as often: of those that are taken none takes much longer than it can."""
+
+    async def scenario():
+        batcher = Batcher(Slow(0.02), max_batch=1, queue=1000, max_in_flight=1)
+        loop, took, refused = asyncio.get_running_loop(), [], []
+
+        async def ask(number: int):
+            begin = loop.time()
+            try:
+                await batcher.submit(number, within=0.3)
+                took.append(loop.time() - begin)
+            except QueueFullError:
+                refused.append(number)
+
+        asked = []
+        for number in range(300):
+            asked.append(asyncio.create_task(ask(number)))
+            await asyncio.sleep(0.004)
+        await asyncio.gather(*asked)
+        assert len(took) > 40
+        assert len(refused) > 150
+        assert sum(seconds > 0.45 for seconds in took) < 0.1 * len(took), sorted(took)[-10:]
+        assert batcher.wait == 0
+        await batcher.submit(0, within=0.0)  # nobody waits: it is tried
+
+    asyncio.run(scenario())

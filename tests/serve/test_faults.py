@@ -43,7 +43,7 @@ from serve import launcher
 from workloads import cluster, serve
 
 experiment = config.load(sys.argv[1])
-with cluster.connect(launcher.environment()):
+with cluster.connect(launcher.environment(experiment.serve)):
     running = serve.start(experiment)
     print("ready", running.url, flush=True)
     from ray import serve as ray_serve
@@ -88,7 +88,7 @@ class Service:
         assert self.process.stdout is not None
         self.process.stdin.write("again\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == "deployed\n"
+        assert next((line for line in self.process.stdout if line == "deployed\n"), None), "it ended"
 
 
 @contextlib.contextmanager
@@ -185,14 +185,12 @@ def test_the_only_replica_is_back_within_15_seconds(tmp_path: Path) -> None:
             running.wait_for_replicas(name, 1)
             victim = running.replicas(name)[0]
             count, last, outcomes = around(steady, lambda victim=victim: victim.send_signal(signal.SIGKILL))
-            took[name].append(round(last, 1))
-            report(
-                f"kill the only {name}",
-                f"{count} of {len(outcomes)} failed, the last {last:.1f} s after",
-                kinds(outcomes),
-            )
+            took[name].append(round(max(last, *(one.seconds for one in outcomes)), 1))
+            told = Counter(part for one in outcomes if one.status == 200 for part in one.answer["degraded"])
+            report(f"kill the only {name}", f"{count} of {len(outcomes)} failed", kinds(outcomes))
+            report("  seconds until the last failure, or of the longest wait", took[name][-1], "left out", dict(told))
             assert failed(outcomes[-50:]) == 0, "it answers again"
-    report("seconds until the last failure", took)
+    report("seconds until all is answered again", took)
     assert max(max(values) for values in took.values()) <= 15, took
 
 
@@ -246,13 +244,13 @@ def test_a_locked_database_stops_no_search_and_loses_nothing(tmp_path: Path) -> 
                         event = {"type": "click", "product_id": "p01", "user_id": "u"}
                         url = f"{running.url}/v1/events"
                         refused.append(httpx.post(url, json=[event], trust_env=False, timeout=30))
-                        time.sleep(max(0.0, 8 - refused[0].elapsed.total_seconds()))
+                        time.sleep(2)
                         other.execute("ROLLBACK")
 
                 count, _, outcomes = around(steady, lock)
                 assert refused[0].status_code == 503
                 assert refused[0].headers["Retry-After"]
-                report("locked for 8 s", f"{count} of {len(outcomes)} failed", kinds(outcomes))
+                report("locked for 12 s", f"{count} of {len(outcomes)} failed", kinds(outcomes))
                 assert count == 0
         answered = [one for one in steady.outcomes if one.status == 200]
     kept = {one.answer["request_id"] for one in answered if one.answer["logged"]}
@@ -270,7 +268,7 @@ def test_ten_times_too_many_requests_are_refused_and_the_others_keep_their_deadl
         path, body = ask(number)
         return path, {**body, "deadline_ms": deadline}
 
-    with service(tmp_path, 1, **{"serve.queue": 64}) as running:
+    with service(tmp_path, 1, **{"serve.queue": 64, "serve.streams": 0}) as running:
         rate, answered = 20.0, 0.0
         while True:  # until more are asked than are answered
             with Steady(running.port, rate, hurried) as steady:
@@ -289,7 +287,7 @@ def test_ten_times_too_many_requests_are_refused_and_the_others_keep_their_deadl
                 during = running.memory()
             good = [one.seconds for one in outcomes if one.status == 200]
             statuses = Counter(one.status for one in outcomes)
-            slow = sum(seconds > deadline / 1000 + 0.5 for seconds in good)
+            slow = sum(one.answer["took_ms"] > deadline + 100 for one in outcomes if one.status == 200)
             report(
                 "ten times",
                 f"{len(outcomes) / 20:.0f}/s asked, {dict(statuses)}, accepted: median {statistics.median(good):.2f} s,"

@@ -37,6 +37,7 @@ class Pretrain(Section):
     image: PretrainTask = PretrainTask()  # contrast of two views
     audio: OptionalTask = OptionalTask()  # masked spectrogram
     cross: OptionalTask = OptionalTask()  # contrast between the modalities of one product
+    spans: OptionalTask = OptionalTask()  # a few words of a text against the whole product
     behaviour: OptionalTask = OptionalTask()  # masked items of histories, for the recommender
 
 
@@ -201,7 +202,7 @@ class Serve(Section):
     max_limit: Positive = 100  # largest `limit` of one answer
     max_given: Annotated[int, Field(ge=1, le=1000)] = 200  # products of POST /v1/rank, inputs of POST /v1/embed
     max_batch: Positive = 64  # requests one micro-batch carries down the chain
-    queue: Positive = 512  # requests waiting at the gateway before 429
+    queue: Positive = 128  # requests waiting at the gateway before 429
     cache: Annotated[int, Field(ge=0)] = 10_000  # encoded queries a gateway remembers, of each modality; 0: none
     compact_after: Positive = 5000  # live changes a retriever keeps beside its index before it makes the index anew
     spool_folder: str | None = None  # where impressions wait for the store; null: store/spool/ in the run's folder

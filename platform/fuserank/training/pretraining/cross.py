@@ -70,14 +70,7 @@ class CrossTask:
         order = np.random.default_rng((seed, epoch, 4)).permutation(self.rows)
         for step in range(start, self.steps(size)):
             rows = order[step * size : (step + 1) * size]
-            side = gather(
-                self.table, rows, self.model.modalities, self.columns, self.group, noise(rows, seed, epoch, step)
-            )
-            side.inputs = {m: held for m, held in side.inputs.items() if m in self.names}
-            if "image" in side.inputs:
-                inputs = side.inputs["image"][1]
-                inputs["pixels"] = views(inputs["pixels"], side.own_keys("image"))  # type: ignore[arg-type]
-            yield side, torch.from_numpy(self._alike(rows))
+            yield product_side(self, rows, noise(rows, seed, epoch, step)), torch.from_numpy(self._alike(rows))
 
     def _alike(self, rows: np.ndarray) -> np.ndarray:
         texts = [self.table.tokens[self.table.offsets[row] : self.table.offsets[row + 1]].tobytes() for row in rows]
@@ -87,3 +80,13 @@ class CrossTask:
 
     def steps(self, size: int) -> int:
         return max(1, self.count // size)
+
+
+def product_side(task: CrossTask, rows: np.ndarray, keys: Tensor) -> Side:
+    """Products with what the task brings together, their pictures seen another way each time."""
+    side = gather(task.table, rows, task.model.modalities, task.columns, task.group, keys)
+    side.inputs = {m: held for m, held in side.inputs.items() if m in task.names}
+    if "image" in side.inputs:
+        inputs = side.inputs["image"][1]
+        inputs["pixels"] = views(inputs["pixels"], side.own_keys("image"))  # type: ignore[arg-type]
+    return side

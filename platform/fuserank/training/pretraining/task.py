@@ -50,9 +50,9 @@ def in_training(preprocess: Path, name: str, count: int) -> np.ndarray:
     return split == "training" if any(value is not None for value in split) else np.ones(count, bool)
 
 
-def noise(rows: np.ndarray, seed: int, epoch: int, step: int) -> Tensor:
-    """int32 [B]: the rows' keys in a step."""
-    return keys(torch.from_numpy(np.asarray(rows, np.int64)), seed, epoch, step, 9)
+def noise(rows: np.ndarray, seed: int, epoch: int, step: int, stream: int = 9) -> Tensor:
+    """int32 [B]: the rows' keys in a step; another `stream`, others."""
+    return keys(torch.from_numpy(np.asarray(rows, np.int64)), seed, epoch, step, stream)
 
 
 def own(group: Group, count: int) -> Tensor:

@@ -32,6 +32,7 @@ from fuserank.training.pretraining.audio import AudioTask
 from fuserank.training.pretraining.behaviour import BehaviourTask
 from fuserank.training.pretraining.cross import CrossTask, met
 from fuserank.training.pretraining.image import ImageTask
+from fuserank.training.pretraining.spans import SpansTask
 from fuserank.training.pretraining.task import Task, in_training
 from fuserank.training.pretraining.text import TextTask
 from fuserank.training.session import Session
@@ -41,7 +42,7 @@ from fuserank.training.supervised import fused_table
 from fuserank.training.tracking import Tracker
 
 DONE = "done.json"  # name of each ended task → its last loss
-TASKS = ("text", "image", "audio", "cross", "behaviour")
+TASKS = ("text", "image", "audio", "cross", "spans", "behaviour")
 
 
 def make_task(
@@ -68,9 +69,9 @@ def make_task(
         task = TextTask(encoder, preprocess, products, settings.mask_id, settings.vocabulary, group)
     elif isinstance(encoder, AudioEncoder):
         task = AudioTask(encoder, preprocess, products, group)
-    elif name == "cross" and len(met(model)) > 1:
+    elif (name == "cross" and len(met(model)) > 1) or (name == "spans" and "text" in model.modalities):
         calibrate_fresh(model, products, np.flatnonzero(in_training(preprocess, "products", len(products.ids))), seed)
-        task = CrossTask(model, preprocess, products, group)
+        task = (CrossTask if name == "cross" else SpansTask)(model, preprocess, products, group)
     elif name == "behaviour" and model.recommender is not None and (preprocess / "events.parquet").is_file():
         histories = training_histories(pq.read_table(preprocess / "events.parquet"), products.ids, events)
         if histories is None:

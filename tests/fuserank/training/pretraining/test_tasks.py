@@ -14,11 +14,13 @@ from fuserank.models.encoders.audio import AudioEncoder
 from fuserank.models.fused import FusedModel
 from fuserank.records.schema import MODALITIES
 from fuserank.training.loop import make_fit, run_epoch
+from fuserank.training.noise import keys
 from fuserank.training.pretraining import worker
 from fuserank.training.pretraining.audio import AudioTask
 from fuserank.training.pretraining.behaviour import BehaviourTask
 from fuserank.training.pretraining.cross import CrossTask
 from fuserank.training.pretraining.image import ImageTask
+from fuserank.training.pretraining.spans import SpansTask, held, part_of
 from fuserank.training.pretraining.task import Task, training_rows
 from fuserank.training.pretraining.text import TextTask
 from fuserank.training.start import new_model
@@ -152,6 +154,42 @@ def test_cross_modal(model: FusedModel, preprocess: Path, products: FeatureTable
     assert set(task.parts) == {"text", "image", "text.projection", "image.projection"}
     found = losses(task, 12, 16, 3e-3)
     assert sum(found[-3:]) / 3 < 0.85 * sum(found[:3]) / 3
+
+
+def test_spans(model: FusedModel, preprocess: Path, products: FeatureTable) -> None:
+    task = worker.make_task("spans", model, preprocess, products)
+    assert isinstance(task, SpansTask)
+    assert 10 < task.count <= int(products.has("text").sum())
+    repeats(task, 8)
+    side, parts, alike = next(task.batches(0, 0, 16))
+    assert set(side.inputs) == {"text", "image"}
+    assert set(parts.inputs) == {"text"}
+    assert alike.diagonal().all()
+    assert set(task.parts) == {"text", "image", "text.projection", "image.projection"}
+    found = losses(task, 12, 16, 3e-3)
+    assert sum(found[-3:]) / 3 < 0.85 * sum(found[:3]) / 3
+
+
+def test_a_part_is_words_of_the_text_in_their_order(preprocess: Path, products: FeatureTable) -> None:
+    rows = np.flatnonzero(products.has("text") & (np.diff(products.offsets) >= 4))
+    whole = products.batch(rows, "text")
+    ids, seen = whole["input_ids"], whole["attention_mask"]
+    parts, parts_seen = part_of(ids, seen, keys(torch.from_numpy(rows), 1))
+    again, _ = part_of(ids, seen, keys(torch.from_numpy(rows), 2))
+    assert not torch.equal(parts[:, :4], again[:, :4])
+    inside = held(parts, parts_seen, ids, seen)
+    for place in range(len(rows)):
+        text, part = ids[place][seen[place] > 0].tolist(), parts[place][parts_seen[place] > 0].tolist()
+        assert part[0] == text[0]
+        assert part[-1] == text[-1]
+        assert 3 <= len(part) <= len(text)
+        left = iter(text)
+        assert all(token in left for token in part), "in their order"
+        for other in range(len(rows)):
+            texts = set(ids[other][seen[other] > 0].tolist())
+            assert inside[place, other] == (set(part) <= texts)
+    lengths = (parts_seen.sum(1) - 2).float() / (seen.sum(1) - 2).float()
+    assert 0.15 < float(lengths.mean()) < 0.6
 
 
 def test_same_texts_are_no_negatives(
