@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from serve.messages import QUERIES, Ask
+from serve.messages import PATIENCE_SECONDS, QUERIES, Ask
 
 HISTORY, RETRIEVE, RERANK, RENDER, LOG = "history", "retrieve", "rerank", "render", "log"
 NEEDED = {RETRIEVE, RENDER, LOG}  # what no answer does without
@@ -41,14 +41,16 @@ class StageTimes:
         self._calls[stage].append((self._clock(), seconds))
 
     def expect(self, stage: str) -> float:
-        """Seconds within which `share` of the recent calls ended (the nearest rank); 0 if none is remembered."""
+        """Seconds within which `share` of the recent calls ended (the nearest rank); 0 if none is remembered. What
+        can be left out and has just not come is expected to take as long again: its deployment may be gone."""
         calls, oldest = self._calls[stage], self._clock() - self._seconds
         while calls and calls[0][0] < oldest and stage not in NEEDED:
             calls.popleft()
         if not calls:
             return 0.0
         ordered = sorted(took for _, took in calls)
-        return ordered[min(len(ordered) - 1, int(self._share * len(ordered)))]
+        usual = ordered[min(len(ordered) - 1, int(self._share * len(ordered)))]
+        return max(usual, calls[-1][1]) if calls[-1][1] >= PATIENCE_SECONDS and stage not in NEEDED else usual
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ def fitting(ask: Ask, seconds: float, expected: Mapping[str, float]) -> Plan:
         expected: seconds of each stage.
     """
     plan = whole(ask)
+    if plan.rerank and expected.get(RERANK, 0.0) >= ask.patience:
+        plan = Plan(plan.needs - {HISTORY}, False, ("reranker",))
+    elif HISTORY in plan.needs and expected.get(HISTORY, 0.0) >= ask.patience:
+        plan = Plan(plan.needs - {HISTORY}, plan.rerank, (HISTORY,))
     while not _fits(plan, seconds, expected):
         if plan.rerank:  # what is known of the user is read for the reranker alone
             plan = Plan(plan.needs - {HISTORY}, False, ("reranker",))

@@ -86,7 +86,7 @@ class Chain:
                 for way in leaving:
                     way.inside = False
             else:
-                await _turn((call for call in calls.values() if not call.done()), (way.cut for way in inside))
+                await _turn((call for call in calls.values() if not call.done()), (way.moment() for way in inside))
         await asyncio.gather(*going)
         return [way.result() for way in ways]
 
@@ -148,14 +148,14 @@ class Chain:
                         way.end(result.error)
                 await self._answer(scores)
                 return
-            late = [way for way in inside if way.last <= time.time()]
+            late = [way for way in inside if way.reranked_by() <= time.time()]
             for way in late:
                 way.drop_reranking()
             await self._answer(dict.fromkeys(late))
             if late:
                 self._note_overdue({RERANK: call}, time.monotonic() - begin)
             else:
-                await _turn([call], (way.last for way in inside))
+                await _turn([call], (way.reranked_by() for way in inside))
 
     async def _answer(self, scores: Mapping[Way, np.ndarray | None]) -> None:
         """The end of the way of requests whose scores are final; None: those of the retriever."""

@@ -226,7 +226,7 @@ class Gateway:
         begin, left = time.perf_counter() - time.time() + came, came + seconds - time.time()
         patience = PATIENCE * left
         shown = shown or self.held.current()
-        envelope = Envelope(request_id(), shown.id, came + seconds, ask, tracing.context())
+        envelope = Envelope(request_id(), shown.id, came + seconds, ask.by(deadline_ms), tracing.context())
         if (current := CURRENT.get()) is not None:
             current.deadline = envelope.deadline
         try:

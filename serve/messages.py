@@ -3,6 +3,8 @@
 Legend: K candidates, M modalities, D width of a modality vector, F reranker features.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from fuserank.retrieval.rerank_inputs import RerankInputs
 
 Kind = Literal["search", "recommend", "similar", "rank", "embed"]
 QUERIES = ("search", "rank", "embed")  # kinds that ask by words, picture or sound
+PATIENCE_SECONDS = 2.0  # that history and reranker are waited for by those who name no deadline
 Source = Literal["search", "rank", "embed", "similar", "recommender", "content", "popularity"]
 
 
@@ -37,7 +40,12 @@ class Ask:
     pool: int = 0  # candidates that a policy draws the slate from; 0: the model's own order is the answer
     first: int = 0  # the place in that order where they begin
     rerank: bool = True  # whether the candidates of a search go to the reranker
+    patience: float = math.inf  # seconds that history and reranker are waited for, where the deadline allows more
     given: tuple[str | Guest, ...] = ()  # rank: products to score, ids of the catalogue's and whole ones beside it
+
+    def by(self, deadline_ms: int | None) -> "Ask":
+        """The same of somebody who names a deadline, or none."""
+        return self if deadline_ms is not None else dataclasses.replace(self, patience=PATIENCE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Starts a process's log, metrics and traces, and says what a deployment tells of each batch."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 from fuserank import config
 from serve import logs, metrics, tracing
 from serve.envelope import Envelope, Result
+from serve.turns import turn
 
 log = logging.getLogger("fuserank.serve")
 
@@ -28,7 +30,8 @@ def watched(kind: type, name: str, settings: config.Watch) -> type:
 
         def __init__(self, *args: Any, **options: Any):
             start(name, settings)
-            super().__init__(*args, **options)
+            with turn() if getattr(kind, "loads", False) else contextlib.nullcontext():
+                super().__init__(*args, **options)
 
     Watched.__name__ = Watched.__qualname__ = kind.__name__
     return Watched

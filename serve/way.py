@@ -79,6 +79,9 @@ class Way:
             done: stages that the batch waits for → whether each has ended.
         """
         missing = frozenset(part for part in self.plan.needs if not done[part])
+        late = frozenset(part for part, ended in done.items() if not ended)  # of it, or of a neighbour
+        if late == {HISTORY} and self._began + self.ask.patience <= time.time():
+            self.cut = time.time()
         if not missing:
             return self.hasty or all(done.values()) or self.cut <= time.time()
         if self.cut > time.time():
@@ -89,6 +92,15 @@ class Way:
             return False
         self.plan = plan
         return True
+
+    def moment(self) -> float:
+        """When, if no stage ends before, it is to be asked again whether it leaves."""
+        patient = self._began + self.ask.patience
+        return min(patient, self.cut) if patient > time.time() else self.cut
+
+    def reranked_by(self) -> float:
+        """Until when the reranker is waited for."""
+        return min(self.last, self._retrieved + self.ask.patience)
 
     def query(self, results: Mapping[str, Result]) -> RetrieverQuery | None:
         """What goes to the retriever; None: it has failed.

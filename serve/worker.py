@@ -25,6 +25,8 @@ Work = Callable[[T, list[Any]], Sequence[Any]]
 class Worker(ABC, Generic[T]):
     """`await worker(envelopes)` → results in order, each by the generation that its envelope names."""
 
+    loads = True  # a model: replicas of one machine do that in turns (turns.py)
+
     def __init__(self, name: str, generation: Path, url: str | None = None):
         """
         Args:

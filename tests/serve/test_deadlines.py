@@ -270,3 +270,28 @@ def test_what_a_request_waited_at_the_door_counts(client: TestClient):
         status, took = ask(wrong)
         assert status == 200
         assert took < 1500
+
+
+def test_who_names_no_deadline_does_not_wait_long_for_what_can_be_left_out(
+    gateway: Gateway, slow: Stages, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("serve.messages.PATIENCE_SECONDS", slow.deadline / 1000)
+
+    async def scenario():
+        slow["history"].seconds = slow.late
+        surprised = await timed(gateway, None, text="red hat", user_id="late")
+        assert surprised["degraded"] == ["history"]
+        assert slow.deadline <= surprised["took"] < 1000 * slow.late
+        asked = slow["history"].calls
+        planned = await timed(gateway, None, text="red hat", user_id="late")
+        assert planned["degraded"] == ["history"]
+        assert slow["history"].calls == asked
+        assert planned["took"] < slow.deadline
+        slow["history"].seconds, slow["reranker"].seconds = 0.0, slow.late
+        surprised = await timed(gateway, None, text="red hat")
+        assert surprised["degraded"] == ["reranker"]
+        assert slow.deadline <= surprised["took"] < 1000 * slow.late
+        assert (await timed(gateway, None, text="red hat"))["took"] < slow.deadline
+        assert (await timed(gateway, slow.patient, text="red hat"))["degraded"] == []
+
+    in_one_loop(scenario)
