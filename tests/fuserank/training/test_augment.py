@@ -114,9 +114,19 @@ def test_sounds_move_in_time_and_pitch_by_their_key() -> None:
 
 
 def test_sounds_get_a_floor_of_noise_where_they_sound() -> None:
-    found = sounds(spoken(), seeded(0, 40), stretch=0, shift=0)
+    found = sounds(spoken(), seeded(0, 40), stretch=0, shift=0, equaliser=0)
     torch.testing.assert_close(found[:, :, :19], spoken()[:, :, :19])  # silence stays silent
     floor = found[:, 0, 22:38].mean(1)
     assert ((floor > -12.5) & (floor < -3)).all()
     assert floor.max() - floor.min() > 4
     torch.testing.assert_close(found[:, 8, 22:38], torch.zeros(40, 16), atol=0.06, rtol=0)
+
+
+def test_sounds_pass_through_another_microphone() -> None:
+    """A line over the bands between four random points; silence stays silent."""
+    found = sounds(spoken(), seeded(0, 40), stretch=0, shift=0, equaliser=2.0)
+    torch.testing.assert_close(found[:, :, :19], spoken()[:, :, :19])
+    gain = found[:, 7:10, 22:38].mean(2)  # the tone lies at 0 and above the noise
+    assert -2.1 < gain.min() < -0.5
+    assert 0.5 < gain.max() < 2.1
+    assert (gain[:, 1] - (gain[:, 0] + gain[:, 2]) / 2).abs().max() < 0.05  # of one piece there
