@@ -54,14 +54,12 @@ def test_the_best_fusion_beats_late_concatenation_and_every_modality(
 
 
 def test_pre_training_beats_none_with_a_tenth_of_the_labels(results: list[dict]) -> None:
-    """With half of the titles hidden and by pictures alone in every seed; with all of them on the mean."""
+    """In every seed, with all titles and with half of them hidden, and by pictures alone."""
     for variant in ("all text", "text hidden for 50% of products"):
         learnt = means(results, "fashion 10 % labels, pre-trained across", variant)
         nothing = means(results, "fashion 10 % labels, from nothing", variant)
         assert set(learnt) == set(nothing) == {0, 1, 2}
-        gains = [learnt[seed]["fused"] - nothing[seed]["fused"] for seed in learnt]
-        assert sum(gains) > 0
-        assert variant == "all text" or min(gains) > 0
+        assert all(learnt[seed]["fused"] > nothing[seed]["fused"] for seed in learnt)
         assert all(learnt[seed]["image"] > nothing[seed]["image"] for seed in learnt)
 
 
