@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from fuserank.errors import ModelError
-from fuserank.models.chances import Chances
+from fuserank.models.chances import FILE, Chances
 from serve.messages import Choice
 
 log = logging.getLogger("fuserank.serve")
-FILE = "click.safetensors"
 
 
 class ClickModels:

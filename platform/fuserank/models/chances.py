@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from fuserank.errors import ModelError
 
+FILE = "click.safetensors"
 HEADS = ("click", "purchase")
 LEAST = 1e-6  # that a probability stays below 1
 

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuserank.errors import ModelError
-from fuserank.models.chances import HEADS, LEAST
-
-FILE = "click.safetensors"
+from fuserank.models.chances import FILE, HEADS, LEAST
 
 
 class ClickModel(nn.Module):
