@@ -99,7 +99,8 @@ class Embedder:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             try:
-                await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):  # wait_for can swallow the end when a change comes with it
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 

@@ -154,7 +154,8 @@ class ImpressionLog:
         while not self._closing and (left := until - time.monotonic()) > 0 and not (idle and self._spool.lines):
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
 
     async def _run(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

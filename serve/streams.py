@@ -99,7 +99,8 @@ class Streams:
             while not await gone():
                 wait = min(LOOK_SECONDS, self._heartbeat)
                 try:
-                    await asyncio.wait_for(stream.changed.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await stream.changed.wait()
                 except TimeoutError:
                     silent += wait
                     if silent >= self._heartbeat:

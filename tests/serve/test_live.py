@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from fuserank.config import Experiment
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from serve.app import generation_folder, store_url
+from serve.embedder import Embedder
 from serve.gateway import Gateway
 from serve.retriever import RetrieverDeployment
 from serve.routes import create_app
@@ -273,3 +274,24 @@ def test_an_encoder_that_fails_is_asked_again_and_nothing_is_lost(
     monkeypatch.setattr(encoders["text"], "products", working)
     seen(parts, items)
     assert shown(store, text="lantern", filter={"product_id": "late"}) == ["late"]
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_the_embedder_ends_when_told_though_a_change_comes_with_it(live: Experiment, parts: dict[str, Any], turns: int):
+    """Cancelled just after a wake: `turns` turns of the loop between the two."""
+    held = parts["products"].embedder
+    embedder = Embedder(generation_folder(live), 0, [], held._database, held._encode)
+    embedder._seq = held._database.last_change()  # nothing is to be done
+
+    async def end() -> None:
+        running = asyncio.create_task(embedder.run())
+        await asyncio.sleep(0.05)
+        embedder.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        _, pending = await asyncio.wait([running], timeout=5)
+        running.cancel()
+        assert not pending
+
+    asyncio.run(end())
