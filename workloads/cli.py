@@ -135,6 +135,9 @@ def policy(
     config: File,
     set: Sets = None,
     promote: Annotated[bool, typer.Option("--promote", help="let the policy go live if the gate says so")] = False,
+    reranker: Annotated[
+        bool, typer.Option("--reranker", help="instead, fine-tune the reranker on the searches a policy answered")
+    ] = False,
     freeze: Annotated[
         bool | None, typer.Option("--freeze/--thaw", help="end, or allow, exploration of the running service at once")
     ] = None,
@@ -149,6 +152,11 @@ def policy(
         from workloads import canaries
         from workloads import policy as workload
 
+        if reranker:
+            from workloads import gradient
+
+            gradient.run(resolve(config, set), promote)
+            return
         if freeze is not None:
             workload.switch(resolve(config, set), scenario, frozen=freeze)
         if end_canary:

@@ -10,53 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from workloads.searching import Searching
+
 SHOWN = 10
 MOVERS = 20
-
-
-class Searching:
-    """One generation, asked by text."""
-
-    def __init__(self, folder: Path, candidates: int, depth: int):
-        """Raises StageError, ModelError: a part of it cannot be loaded."""
-        from fuserank.features.featurizer import Featurizer
-        from fuserank.feedback.behaviour import Behaviour
-        from fuserank.models.checkpoint import load_model, load_reranker
-        from fuserank.retrieval.generation import open_generation
-        from fuserank.retrieval.hybrid import Hybrid
-        from fuserank.retrieval.pipeline import Retriever
-
-        opened = open_generation(folder)
-        self.id, self.catalogue, self._candidates, self._depth = opened.id, opened.catalogue, candidates, depth
-        self._retriever = Retriever(opened.catalogue, Hybrid.of(opened.manifest))
-        self._model = load_model(opened.model_folder, ("text",)).eval()
-        self._reranker = load_reranker(opened.model_folder, self._model.modalities)
-        self._behaviour = Behaviour.load(opened.model_folder)
-        self._featurizer = Featurizer.load(opened.featurizer_folder)
-        self.seconds: list[float] = []
-
-    def search(self, text: str) -> list[str]:
-        """Product ids, best first."""
-        import torch
-
-        from fuserank.features.batch import collate
-        from fuserank.retrieval.pipeline import SearchRequest
-        from fuserank.retrieval.rerank_inputs import placed, rerank, rerank_inputs
-
-        begin = time.perf_counter()
-        model = self._model
-        vectors, mask = torch.zeros(1, len(model.modalities), model.width), torch.zeros(1, len(model.modalities))
-        column = model.modalities.index("text")
-        with torch.inference_mode():
-            inputs = collate("text", self._featurizer.text([text]), pad_id=self._featurizer.settings.pad_id)
-            vectors[:, column], mask[:, column] = model.encode("text", inputs), 1
-            fused, heads = (part[0].numpy() for part in model.search_vectors(vectors, mask.bool()))
-        found = self._retriever.search([SearchRequest(text, fused, heads, candidates=self._candidates)])[0]
-        seen = rerank_inputs(found.first(self._depth), heads, self.catalogue, self._behaviour, [])
-        scores = placed(found.score, rerank(self._reranker, seen))
-        rows = found.rows[np.argsort(-scores, kind="stable")]
-        self.seconds.append(time.perf_counter() - begin)
-        return [self.catalogue.ids[row] for row in rows]
 
 
 def compared(old: Path, new: Path, texts: Sequence[str], candidates: int, depth: int) -> dict[str, Any]:
@@ -67,13 +24,13 @@ def compared(old: Path, new: Path, texts: Sequence[str], candidates: int, depth:
         the same in the same order, "movers": [{"query", "product_id", "title", "before", "after": place or None}],
         "old", "new": {"id", "p50_ms", "p99_ms"}}.
     """
-    sides = [Searching(folder, candidates, depth) for folder in (old, new)]
+    sides = [Searching(folder, candidates) for folder in (old, new)]
     for side in sides:  # what is loaded when first used is no part of a search
-        side.search(texts[0])
-        side.seconds.clear()
+        side.search(texts[0], depth)
+    seconds: tuple[list[float], list[float]] = ([], [])
     overlaps, unchanged, moved = [], 0, []
     for text in texts:
-        before, after = (side.search(text) for side in sides)
+        before, after = (_timed(side, text, depth, spent) for side, spent in zip(sides, seconds, strict=True))
         tops = [set(before[:SHOWN]), set(after[:SHOWN])]
         overlaps.append(len(tops[0] & tops[1]) / max(len(tops[0]), len(tops[1]), 1))
         unchanged += before[:SHOWN] == after[:SHOWN]
@@ -96,11 +53,18 @@ def compared(old: Path, new: Path, texts: Sequence[str], candidates: int, depth:
             for distance, text, name, was, now in moved[:MOVERS]
             if distance
         ],
-        "old": _timed(sides[0]),
-        "new": _timed(sides[1]),
+        "old": _told(sides[0], seconds[0]),
+        "new": _told(sides[1], seconds[1]),
     }
 
 
-def _timed(side: Searching) -> dict[str, Any]:
-    p50, p99 = np.percentile(side.seconds, (50, 99))
+def _timed(side: Searching, text: str, depth: int, spent: list[float]) -> list[str]:
+    begin = time.perf_counter()
+    found = side.search(text, depth)
+    spent.append(time.perf_counter() - begin)
+    return found
+
+
+def _told(side: Searching, spent: list[float]) -> dict[str, Any]:
+    p50, p99 = np.percentile(spent, (50, 99))
     return {"id": side.id, "p50_ms": round(1000 * p50, 3), "p99_ms": round(1000 * p99, 3)}

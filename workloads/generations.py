@@ -11,7 +11,8 @@ from rich.table import Table
 
 from fuserank.config import Experiment
 from fuserank.errors import InputError, ServeError
-from fuserank.store.database import Database
+from fuserank.retrieval.generation import current_folder
+from fuserank.store.database import Database, kept_database
 from serve.app import index_folder, store_url
 from serve.generations import ask_for, listing, previous
 from workloads.progress import console, say
@@ -30,6 +31,15 @@ def show(experiment: Experiment) -> list[dict[str, Any]]:
         table.add_row(row["id"], row["state"], f"{row['products']:,}", row["created"], note)
     console.print(table)
     return found
+
+
+def incumbent(experiment: Experiment) -> str:
+    """Id of the generation that answers: a service's, else the newest. Raises MissingStageError."""
+    newest = current_folder(index_folder(experiment)).name
+    if (database := kept_database(experiment)) is None:
+        return newest
+    with database:
+        return next((row.id for row in database.generations() if row.state == "active"), newest)
 
 
 def activate(experiment: Experiment, identity: str) -> None:

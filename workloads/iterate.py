@@ -24,7 +24,7 @@ from fuserank.evaluation.against import RECOMMENDATION, compare_runs, open_evalu
 from fuserank.feedback.gate import Decision, decide_paired, record
 from fuserank.feedback.served import served_records
 from fuserank.retrieval.generation import adopt, current_folder, open_generation
-from fuserank.store.database import kept_database, store_url
+from fuserank.store.database import store_url
 from serve.app import index_folder
 from workloads import evaluate, feedback, generate, generations, index, preprocess, pretrain, train
 from workloads.progress import say
@@ -46,7 +46,7 @@ def run(experiment: Experiment) -> dict[str, Any] | None:
         Else what the stages raise.
     """
     folder = experiment.run / FOLDER
-    identity = incumbent(experiment)
+    identity = generations.incumbent(experiment)
     theirs = _evaluated(experiment, identity)
     feedback.run(experiment)
     records, count = _records(experiment)
@@ -87,15 +87,6 @@ def run(experiment: Experiment) -> dict[str, Any] | None:
                 shutil.copy2(mine / name, folder / INCUMBENT / name)
     write_json(folder / STATE, {"events": count, "generation": made if decision.promoted else identity})
     return {"promoted": decision.promoted, "reasons": list(decision.reasons), "evidence": dict(decision.evidence)}
-
-
-def incumbent(experiment: Experiment) -> str:
-    """Id of the generation that answers: a service's, else the newest. Raises MissingStageError."""
-    newest = current_folder(index_folder(experiment)).name
-    if (database := kept_database(experiment)) is None:
-        return newest
-    with database:
-        return next((row.id for row in database.generations() if row.state == "active"), newest)
 
 
 def _evaluated(experiment: Experiment, identity: str) -> Path:

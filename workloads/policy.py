@@ -21,13 +21,12 @@ from fuserank.config.online import Scenario
 from fuserank.errors import PolicyError
 from fuserank.evaluation import plots
 from fuserank.evaluation.page import Cell, Page
-from fuserank.feedback.estimators import Estimate, Log, estimate, weights_of
+from fuserank.feedback.estimators import Estimate, Log, estimate
 from fuserank.feedback.gate import Decision, Gate, record, recorded
+from fuserank.feedback.judged import FOLDS, judged
 from fuserank.feedback.policies.base import SlatePolicy
 from fuserank.feedback.policies.build import configured
-from fuserank.feedback.policies.slates import at
 from fuserank.feedback.policies.state import LinearState
-from fuserank.feedback.rewards import fit_rewards
 from fuserank.feedback.slate_log import SlateLog, read_slates
 from fuserank.store.database import Database, store_url
 from fuserank.store.policies import ALL, Switch
@@ -35,7 +34,6 @@ from workloads import canaries
 from workloads.progress import console, say
 
 SERVED = "served"
-FOLDS = 5
 DECISIONS, CURRENT = "decisions.jsonl", "current.json"
 
 
@@ -126,10 +124,7 @@ def _served(log: SlateLog, settings: Policy, seed: int) -> dict[str, Estimate]:
 
 def _judged(policy: SlatePolicy, log: SlateLog, settings: Policy, seed: int) -> dict[str, Estimate]:
     chances = policy.chances(log.features, log.rows.shape[1], log.mask).values
-    weights = weights_of(at(chances, log.rows), log.propensities)
-    intended = np.einsum("nks,nkf->nsf", chances, log.features)
-    model = fit_rewards(log.shown(), log.rewards, intended, settings.ridge, FOLDS, seed)
-    whole = Log(log.rewards, weights, model.predicted, model.expected, model.influence)
+    whole = judged(chances, log.features, log.rows, log.propensities, log.rewards, settings.ridge, seed)
     return estimate(whole, None, settings.level, settings.bootstrap, seed)
 
 

@@ -22,7 +22,7 @@ from fuserank.retrieval.catalogue import Catalogue
 from fuserank.retrieval.hybrid import Hybrid
 from fuserank.retrieval.lexical import LexicalIndex
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
-from fuserank.retrieval.rerank_inputs import RerankInputs, as_batch, rerank_inputs
+from fuserank.retrieval.rerank_inputs import RerankInputs, as_batch, rerank_inputs, take
 from fuserank.retrieval.vectors import VectorIndex
 from fuserank.training.encode import encode_table
 from fuserank.training.hybrid import fit_hybrid
@@ -163,12 +163,6 @@ def _clicked(
         return None
     owner = np.unique(owners, return_inverse=True)[1].tolist()
     return pad_lists([s.features for s in seen], grades, judged, owner, as_batch(seen)[1], gains)
-
-
-def take(inputs: RerankInputs, places: np.ndarray) -> RerankInputs:
-    """Some of the candidates."""
-    names = ("features", "fused", "products", "present")
-    return dataclasses.replace(inputs, **{name: getattr(inputs, name)[places] for name in names})
 
 
 def catalogue_of(

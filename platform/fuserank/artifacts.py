@@ -70,6 +70,7 @@ STAGES: dict[str, Stage] = {
     "evaluate": Stage(("evaluate", "seed"), ("index",), ("evaluation", "retrieval", "models")),
     "feedback": Stage((), ("index",), ("feedback", "store")),
     "policy": Stage(("policy", "seed"), ("feedback",), ("feedback",)),
+    "gradient": Stage(("policy", "seed"), ("feedback",), ("feedback", "training/policy_gradient.py")),
 }
 """In the order the data flows. `generate` is upstream only where records.generate is set."""
 
@@ -183,6 +184,9 @@ def digest(experiment: Experiment, stage: str, code: Sequence[Path] = ()) -> str
         inputs[name] = (read_manifest(experiment, name) or {})["digest"]
     if stage == "preprocess":
         inputs["files"] = _raw_inputs(experiment)
+    if stage == "evaluate":  # what was learnt from users may have gone live since
+        live = stage_path(experiment, "index") / "current"
+        inputs["generation"] = live.read_text(encoding="utf-8").strip() if live.is_file() else None
     if stage == "tune" and experiment.tune.training == "whole":
         inputs["train"] = _value(experiment, "train")
     of_index = experiment.tune.space.of_index

@@ -60,16 +60,19 @@ CHANGES = {
     "serve.port": (1, set()),
     "tracking.tensorboard": (False, set()),
     "evaluate.k": (5, {"evaluate"}),
-    "policy.share": (0.2, {"policy"}),
-    "index.candidates": (9, {"tune", "index", "evaluate", "feedback", "policy"}),
-    "evaluate.hidden_text": (0.1, {"index", "evaluate", "feedback", "policy"}),  # the reranker is fitted with it
+    "policy.share": (0.2, {"policy", "gradient"}),
+    "index.candidates": (9, {"tune", "index", "evaluate", "feedback", "policy", "gradient"}),
+    "evaluate.hidden_text": (
+        0.1,
+        {"index", "evaluate", "feedback", "policy", "gradient"},
+    ),  # the reranker is fitted with it
     "tune.trials": (3, {"tune"}),
-    "train.epochs": (1, {"train", "index", "evaluate", "feedback", "policy"}),
-    "train.learning_rate": (9e-4, {"tune", "train", "index", "evaluate", "feedback", "policy"}),
-    "train.batch_size": (9, {"tune", "train", "index", "evaluate", "feedback", "policy"}),
-    "train.weight_decay": (0.5, {"tune", "train", "index", "evaluate", "feedback", "policy"}),
-    "fusion.kind": ("joint", {"tune", "train", "index", "evaluate", "feedback", "policy"}),
-    "pretrain.text.epochs": (1, {"pretrain", "tune", "train", "index", "evaluate", "feedback", "policy"}),
+    "train.epochs": (1, {"train", "index", "evaluate", "feedback", "policy", "gradient"}),
+    "train.learning_rate": (9e-4, {"tune", "train", "index", "evaluate", "feedback", "policy", "gradient"}),
+    "train.batch_size": (9, {"tune", "train", "index", "evaluate", "feedback", "policy", "gradient"}),
+    "train.weight_decay": (0.5, {"tune", "train", "index", "evaluate", "feedback", "policy", "gradient"}),
+    "fusion.kind": ("joint", {"tune", "train", "index", "evaluate", "feedback", "policy", "gradient"}),
+    "pretrain.text.epochs": (1, {"pretrain", "tune", "train", "index", "evaluate", "feedback", "policy", "gradient"}),
     "preprocess.vocabulary": (99, set(STAGES) - {"generate"}),
     "records.generate.products": (100, set(STAGES)),
 }
@@ -78,7 +81,7 @@ CHANGES = {
 @pytest.mark.parametrize("key", CHANGES)
 def test_staleness_by_config(experiment: config.Experiment, key: str) -> None:
     """A stage is stale by its own section, or by an earlier stage that ran again."""
-    run_all(experiment, "policy")
+    run_all(experiment, "gradient")
     assert fresh(experiment) == set(STAGES)
     value, stale = CHANGES[key]
     changed = config.update(experiment, {key: value})

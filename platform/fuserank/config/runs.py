@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fuserank.config.deployments import Deployments
+from fuserank.config.gradient import Gradient
 from fuserank.config.guard import Guard
 from fuserank.config.model import Adaptation, FusionKind
 from fuserank.config.online import Online, PolicyKind
@@ -248,6 +249,7 @@ class Policy(Section):
     watch_seconds: Annotated[float, Field(gt=0)] = 60.0  # between looks at live answers
     settle_seconds: Weight = 300.0  # after which an answer is judged, by what it earned in that time
     online: Online | None = None  # orders live answers; null: the model's own order
+    gradient: Gradient = Gradient()  # of `fuserank policy --reranker`
 
     @model_validator(mode="after")
     def _provable(self) -> "Policy":

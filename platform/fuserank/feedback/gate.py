@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fuserank.errors import PolicyError
+from fuserank.evaluation.intervals import Interval
 from fuserank.feedback.estimators import Estimate
 
 
@@ -34,12 +35,14 @@ class Gate:
         if not self.margin >= 0 or not self.effective > 0:
             raise PolicyError(f"a gate needs margin ≥ 0 and effective > 0, got {self.margin} and {self.effective}.")
 
-    def decide(self, candidate: Estimate, incumbent: Estimate) -> Decision:
+    def decide(self, candidate: Estimate, incumbent: Estimate, paired: Interval | None = None) -> Decision:
         """
         Args:
             candidate: off-policy, or from a canary's own answers; incumbent: usually of its own answers.
+            paired: how much more the candidate earns, where both are estimated from the same answers
+                (estimators.difference); its lower bound is then what has to beat the margin.
         """
-        low = getattr(candidate, self.bound).low
+        low = getattr(candidate, self.bound).low if paired is None else incumbent.value + paired.low
         needed = incumbent.value + self.margin
         against = [f"candidate: {warning}" for warning in candidate.warnings]
         against += [f"incumbent: {warning}" for warning in incumbent.warnings]
@@ -54,6 +57,7 @@ class Gate:
             "candidate": candidate.as_dict(),
             "incumbent": incumbent.as_dict(),
             "rule": {"margin": self.margin, "effective": self.effective, "bound": self.bound},
+            **({} if paired is None else {"difference": paired.as_dict()}),
         }
         return Decision(not against, tuple(against) or why, evidence)
 

@@ -10,7 +10,7 @@ B queries · K candidates · F features · M modalities · T recent products · 
 A width inside.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ class Context:
     present: Tensor  # bool [B, K, M]
     recent: Tensor  # [B, T, E], the user's recent products
     recent_mask: Tensor  # bool [B, T]
+
+    def part(self, rows: Tensor) -> "Context":
+        """Some of the queries."""
+        return Context(*(getattr(self, part.name)[rows] for part in fields(self)))
 
 
 class Reranker(nn.Module):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow as pa
 from fuserank.artifacts import write_json
 from fuserank.errors import MissingStageError, StageError
 from fuserank.retrieval.catalogue import Catalogue, write_catalogue
+from fuserank.retrieval.folders import digest_of, link, sync, sync_entry
 from fuserank.retrieval.vectors import Kind
 
 MANIFEST = "manifest.json"
@@ -82,7 +83,7 @@ def write_generation(
     """
     generations = Path(index_folder) / "generations"
     generations.mkdir(parents=True, exist_ok=True)
-    model_digest = _digest(Path(model_folder))
+    model_digest = digest_of(Path(model_folder))
     now = datetime.datetime.now(datetime.UTC)
     content = hashlib.sha256(model_digest.encode() + np.ascontiguousarray(vectors, np.float32).tobytes()).hexdigest()
     identity = f"{now:%Y%m%dT%H%M%S.%f}Z-{content[:8]}"
@@ -106,9 +107,9 @@ def write_generation(
             "base_seq": 0,
         }
         write_json(building / MANIFEST, manifest)
-        _sync(building)
+        sync(building)
         building.rename(generations / identity)
-        _sync_entry(generations)
+        sync_entry(generations)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -135,14 +136,44 @@ def adopt(
         try:
             shutil.copytree(made, building)
             write_json(building / MANIFEST, manifest)
-            _sync(building)
+            sync(building)
             building.rename(generations / manifest["id"])
-            _sync_entry(generations)
+            sync_entry(generations)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
     activate(index_folder, manifest["id"])
     prune(index_folder, keep, spare)
+
+
+def variant(folder: Path, into: Path, files: Mapping[str, Path]) -> Path:
+    """A generation like another but for some files of its model, for `adopt`.
+
+    Args:
+        folder: the other one's. into: a folder on the same disk; what stays the same is linked, not copied.
+        files: name within the generation → what takes its place.
+
+    Returns:
+        Its folder, named by its id.
+
+    Raises:
+        StageError: the other one is no generation.
+    """
+    manifest, building = read_manifest(folder), into / "building"
+    shutil.copytree(folder, building, copy_function=link)
+    for name, source in files.items():
+        (building / name).unlink()
+        shutil.copyfile(source, building / name)
+    model, now = digest_of(building / "model"), datetime.datetime.now(datetime.UTC)
+    content = hashlib.sha256((model + manifest["id"]).encode()).hexdigest()
+    manifest |= {
+        "id": f"{now:%Y%m%dT%H%M%S.%f}Z-{content[:8]}",
+        "created": now.isoformat(timespec="seconds"),
+        "model": model,
+        "variant_of": manifest["id"],
+    }
+    write_json(building / MANIFEST, manifest)
+    return building.rename(into / manifest["id"])
 
 
 def open_generation(folder: str | Path) -> Generation:
@@ -221,7 +252,7 @@ def activate(index_folder: str | Path, identity: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(index_folder / CURRENT)
-    _sync_entry(index_folder)
+    sync_entry(index_folder)
 
 
 def generation_ids(index_folder: str | Path) -> list[str]:
@@ -243,24 +274,3 @@ def prune(index_folder: str | Path, keep: int, spare: Collection[str] = ()) -> l
         (folder / MANIFEST).unlink()  # first: from here on nobody opens it
         shutil.rmtree(folder)
     return gone
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
-
-
-def _sync(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        _sync_entry(path)
-
-
-def _sync_entry(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

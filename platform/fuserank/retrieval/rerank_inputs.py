@@ -4,7 +4,7 @@ K candidates · M modalities · T recent products · D, E widths of modality and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +68,12 @@ def taste(products: np.ndarray, present: np.ndarray, past: np.ndarray, known: np
     there = np.where(known[..., None], past, 0).astype(np.float32).sum(0) / (known.sum(0) + PRIOR)[:, None]
     mine = np.where(present[..., None], products, 0).astype(np.float32)
     return np.einsum("kmd,md->km", mine, there)
+
+
+def take(inputs: RerankInputs, places: np.ndarray) -> RerankInputs:
+    """Some of the candidates, in this order."""
+    names = ("features", "fused", "products", "present")
+    return replace(inputs, **{name: getattr(inputs, name)[places] for name in names})
 
 
 def as_batch(parts: Sequence[RerankInputs], length: int | None = None) -> "tuple[np.ndarray, Context, np.ndarray]":

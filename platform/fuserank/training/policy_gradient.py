@@ -1,4 +1,4 @@
-"""Fine-tunes a scoring network on logged slates by policy gradient with top-K off-policy correction.
+"""Fine-tunes a scoring network, as the reranker is, on logged slates by policy gradient, top-K off-policy corrected.
 
 After Chen et al. 2019 (https://arxiv.org/abs/1812.02353), a slate having S positions: the network's scores are a
 softmax policy π; the gradient of a slate's reward is that of each slot, weighted by π/β of the serving policy β and by
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fuserank.errors import PolicyError
+from fuserank.models.reranker import Context
 
 BATCH = 256
 HELD = 0.8  # share of the KL limit at which the penalty begins to grow
@@ -27,6 +28,7 @@ class SlateLog:
     rows: Tensor  # int64 [N, S] candidates shown, −1 for none
     propensities: Tensor  # [N, S] of the serving policy
     rewards: Tensor  # [N, S]
+    context: Context | None = None  # for a network that attends
 
     def __post_init__(self) -> None:
         n, k = self.mask.shape
@@ -35,6 +37,23 @@ class SlateLog:
         shown = self.rows >= 0
         if int(self.rows.max()) >= k or not bool((self.propensities[shown] > 0).all()):
             raise PolicyError("every slot shown needs a candidate of its list and a propensity above 0.")
+
+    def part(self, rows: Tensor) -> "SlateLog":
+        """Some of the slates."""
+        context = self.context.part(rows) if self.context else None
+        own = (self.propensities[rows], self.rewards[rows], context)
+        return SlateLog(self.features[rows], self.mask[rows], self.rows[rows], *own)
+
+
+def scores(network: nn.Module, log: SlateLog) -> Tensor:
+    """[N, K] of the network, which gets the features alone where the log has no context."""
+    return network(log.features) if log.context is None else network(log.features, log.context)
+
+
+@torch.no_grad()
+def all_scores(network: nn.Module, log: SlateLog) -> Tensor:
+    """`scores` without gradients, BATCH slates at a time."""
+    return torch.cat([scores(network, log.part(rows)) for rows in torch.arange(len(log.rows)).split(BATCH)])
 
 
 def top_k_correction(chance: Tensor, size: int) -> Tensor:
@@ -76,7 +95,7 @@ def fine_tune(
     """A copy of the network, tuned; the incumbent itself is left as it is.
 
     Args:
-        network: [B, K, F] → [B, K] scores.
+        network: [B, K, F], and a Context where the log has one → [B, K] scores.
         limit: nats; the mean KL over the log from the incumbent's softmax policy to the new one's stays at or below it.
         temperature: of both softmax policies; cap: largest importance weight (a bias that tames the variance).
 
@@ -92,27 +111,24 @@ def fine_tune(
     tuned = copy.deepcopy(network).eval()  # no dropout: the policy that is tuned is the policy that is served
     for parameter in tuned.parameters():
         parameter.requires_grad_(True)
-    with torch.no_grad():
-        incumbent = log_policy(network.eval()(log.features), log.mask, temperature)
+    incumbent = log_policy(all_scores(network.eval(), log), log.mask, temperature)
     optimizer = torch.optim.Adam(tuned.parameters(), lr=learning_rate)
     shown = log.rows >= 0
-    baseline = log.rewards[shown].mean()
+    baseline = torch.where(shown, log.rewards, 0).sum(0) / shown.sum(0).clamp(min=1)  # of each position
     kept, kept_kl, history, penalty = copy.deepcopy(tuned.state_dict()), 0.0, [], 1.0
     for _ in range(epochs):
         for batch in torch.randperm(len(log.rows), generator=generator).split(BATCH):
-            current = log_policy(tuned(log.features[batch]), log.mask[batch], temperature)
-            chosen = current.gather(1, log.rows[batch].clamp(min=0))
+            mine = log.part(batch)
+            current = log_policy(scores(tuned, mine), mine.mask, temperature)
+            chosen = current.gather(1, mine.rows.clamp(min=0))
             chance = chosen.exp().detach()
-            weight = (chance / log.propensities[batch]).clamp(max=cap) * top_k_correction(chance, log.rows.shape[1])
-            gain = torch.where(
-                shown[batch], weight * (log.rewards[batch] - baseline) * chosen, torch.zeros_like(chosen)
-            )
+            weight = (chance / mine.propensities).clamp(max=cap) * top_k_correction(chance, mine.rows.shape[1])
+            gain = torch.where(shown[batch], weight * (mine.rewards - baseline) * chosen, torch.zeros_like(chosen))
             loss = penalty * divergence(incumbent[batch], current).mean() - gain.sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        with torch.no_grad():
-            kl = float(divergence(incumbent, log_policy(tuned(log.features), log.mask, temperature)).mean())
+        kl = float(divergence(incumbent, log_policy(all_scores(tuned, log), log.mask, temperature)).mean())
         history.append({"kl": kl, "penalty": penalty})
         if kl <= limit:
             kept, kept_kl = copy.deepcopy(tuned.state_dict()), kl

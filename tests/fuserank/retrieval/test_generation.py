@@ -66,7 +66,7 @@ def test_pruning_keeps_the_newest_and_the_live_one(tmp_path):
 def test_a_failed_build_leaves_nothing_and_the_old_one_live(tmp_path, monkeypatch):
     values = parts(tmp_path, 20)
     first = write_generation(tmp_path / "index", **values)
-    monkeypatch.setattr(generations, "_sync", lambda folder: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(generations, "sync", lambda folder: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_generation(tmp_path / "index", **values)
     assert [path.name for path in (tmp_path / "index" / "generations").iterdir()] == [first]
