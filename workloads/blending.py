@@ -35,7 +35,7 @@ from fuserank.retrieval.expected import Expected
 from fuserank.retrieval.pipeline import Retriever
 from workloads.reranking import Shop, catalogue_of
 
-USERS = 4000  # asked at most, drawn by the seed
+USERS, SHAPED = 16_000, 4000  # asked at most, drawn by the seed; of them, by whom neighbours are counted
 FEWEST = 40  # users that are asked, or nothing is fitted
 STEPS, RATE, DECAY = 300, 0.05, 1e-3
 ROUNDS, FACTORS, ADDED = 2, (0.0, 0.5, 0.7, 1.4, 2.0), 0.3  # of climbing; added: in shares of the largest weight
@@ -81,7 +81,8 @@ def fit_blend(
         asked_of = [asked_of[place] for place in sorted(kept)]
     if len(asked_of) < FEWEST:
         return Blend(), {"users": float(len(asked_of))}, Neighbours.count(validated, catalogue.size)
-    shape = fitted(Shape(), lambda one: _ranks(Neighbours.count(trained, catalogue.size, one), asked_of))
+    some = [asked_of[place] for place in np.unique(np.linspace(0, len(asked_of) - 1, SHAPED).astype(int))]
+    shape = fitted(Shape(), lambda one: _ranks(Neighbours.count(trained, catalogue.size, one), some))
     neighbours = Neighbours.count(trained, catalogue.size, shape)
     counted = count_turns([rows.tolist() for rows in trained], catalogue.size)
     expected = None if model.recommender is None else Expected(model.recommender, catalogue)

@@ -154,11 +154,12 @@ def _report(
     page.heading("What the policies that served earned")
     best = max((found["dr"] if "dr" in found else found["ips"]).value for found in estimates.values())
     rewards, lines, regret = log.rewards.mean(1), {}, {}
-    for policy in dict.fromkeys(log.policies):
-        own = rewards[np.array([served == policy for served in log.policies])]
+    served = [policy.partition("@")[0] for policy in log.policies]  # one that learns has a version every few seconds
+    for kind in dict.fromkeys(served):
+        own = rewards[np.array([one == kind for one in served])]
         points = np.unique(np.linspace(1, len(own), 40).astype(int))
-        lines[policy] = [(int(n), float(own[:n].mean())) for n in points]
-        regret[policy] = [(int(n), float((best - own[:n]).sum())) for n in points]
+        lines[kind] = [(int(n), float(own[:n].mean())) for n in points]
+        regret[kind] = [(int(n), float((best - own[:n]).sum())) for n in points]
     page.plot(plots.curves(lines, "answers", "reward a position"), "mean reward so far, by policy that served")
     page.plot(
         plots.curves(regret, "answers", "regret"), f"summed shortfall to the best estimate, {best:.4f} a position"

@@ -18,7 +18,6 @@ from fuserank.store.keys import make, milliseconds, successor
 from serve.gateway import Gateway
 from serve.guard import DOCUMENTATION, need_of
 from serve.keyring import Keyring
-from serve.rates import Rates
 from serve.routes import create_app
 from serve.streams import Streams
 
@@ -218,20 +217,6 @@ def test_an_endpoint_that_does_not_say_whom_it_serves_serves_administrators(gate
         good = {"X-API-Key": new_key(database, "admin")}, {"X-API-Key": new_key(database, "search", "write")}
         keyring.read()
         assert [client.get("/v1/forgotten/thing", headers=key).status_code for key in good] == [200, 403]
-
-
-def test_buckets_against_a_count_by_hand():
-    now = [0.0]
-    rates = Rates(2, lambda: now[0])
-    assert [rates.take("a", 4) for _ in range(3)] == [0, 0, 0.25]
-    assert rates.take("b", 4) == 0
-    now[0] = 0.2
-    assert rates.take("a", 4) == pytest.approx(0.05)
-    now[0] = 0.25
-    assert [rates.take("a", 4), rates.take("a", 4)] == [0, pytest.approx(0.25)]
-    now[0] = 1000
-    assert [rates.take("a", 4) for _ in range(3)] == [0, 0, pytest.approx(0.25)]  # never more than the burst
-    assert [rates.take("c", 0) for _ in range(100)] == [0] * 100
 
 
 def test_a_database_that_is_gone_keeps_known_keys(database: Database, monkeypatch: pytest.MonkeyPatch):
