@@ -15,7 +15,7 @@ from fuserank.store.database import Database, run_database
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
-    *("records.generate.products=300", "records.generate.users=80", "records.generate.queries=240"),
+    *("records.generate.products=300", "records.generate.users=80", "records.generate.queries=480"),
     *("records.generate.speech=false", "encoders.audio=null", "pretrain.text.epochs=1", "pretrain.image.epochs=0"),
     *(
         "train.refine.steps=4",
@@ -25,7 +25,13 @@ SMALL = (
         "iterate.fewest=20",
     ),
 )
-WEAK = ("train.epochs=1", "train.learning_rate=1e-6", "train.encoder_learning_rate=1e-6", "index.hybrid=none")
+WEAK = (
+    "pretrain.text.epochs=0",
+    "train.epochs=1",
+    "train.learning_rate=1e-6",
+    "train.encoder_learning_rate=1e-6",
+    "index.hybrid=none",
+)
 STRONG = ("train.epochs=5",)
 
 
