@@ -54,13 +54,18 @@ def threads(params: dict, watch: Watch) -> float:
 
 
 class Occupies:
-    """Writes to a folder when each trial began and ended."""
+    """Writes to a folder when each trial began and ended; none ends before `together` have begun, however slowly
+    their processes start.
+    """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, together: int):
+        self.folder, self.together = folder, together
 
     def __call__(self, params: dict, watch: Watch) -> float:
         begin = time.time()
+        (self.folder / f"{watch.number}.begun").touch()
+        while len(list(self.folder.glob("*.begun"))) < self.together and time.time() < begin + 60:
+            time.sleep(0.05)
         time.sleep(0.5)
         (self.folder / f"{watch.number}.times").write_text(f"{begin} {time.time()}")
         return 1.0
@@ -131,7 +136,7 @@ def test_trials_compute_with_the_cpus_they_reserve(ray_cluster, tmp_path):
 
 @pytest.mark.parametrize(("cpus", "most"), [(1, 2), (2, 1)])
 def test_however_many_are_asked_for_trials_never_reserve_more_than_there_is(ray_cluster, tmp_path, cpus, most):
-    search(Occupies(tmp_path), Plan(X, [], 6, "random", lag=6), tmp_path, concurrent=6, cpus=cpus)
+    search(Occupies(tmp_path, most), Plan(X, [], 6, "random", lag=6), tmp_path, concurrent=6, cpus=cpus)
     times = [tuple(map(float, file.read_text().split())) for file in tmp_path.glob("*.times")]
     assert len(times) == 6
     at_once = [sum(begin <= moment < end for begin, end in times) for moment, _ in times]
