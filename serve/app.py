@@ -80,7 +80,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             settings.compact_after,
             experiment.index.rerank_depth,
             settings.facet_depth,
-            experiment.policy.online.fresh if experiment.policy.online else 0,
+            experiment.policy.online,
             settings.rules,
         ),
         reranker.bind(folder, url),

@@ -44,7 +44,7 @@ class Chain:
         """
         Args:
             encoders: modality → its encoder.
-            history: user ids → tuples of HistoryEvent.
+            history: user ids → Past.
             policy: Choice → Chosen, of requests with a pool; None: the model's own order is every answer.
         """
         self._policy = policy

@@ -13,6 +13,7 @@ from typing import Any
 
 from fuserank import config
 from fuserank.feedback.history import HISTORY, TYPES
+from fuserank.feedback.sequences import POSITIVE
 from fuserank.store.database import AddResult, Database
 from fuserank.store.erasures import Erased
 from serve import watch
@@ -20,7 +21,7 @@ from serve.envelope import ANY, Envelope, Result, answer
 from serve.housekeeping import Housekeeping
 from serve.judging import Judging
 from serve.learning import Learning
-from serve.messages import HistoryEvent
+from serve.messages import Display, HistoryEvent, Past
 
 
 class Feedback:
@@ -54,6 +55,7 @@ class Feedback:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")  # never waits behind a disk flush
         self._housekeeping = Housekeeping(self._database, run, retention_days)
         self._learning = Learning(self._database, policy) if policy is not None and policy.online is not None else None
+        self._answers = policy.online.shown if policy is not None and policy.online is not None else 0
         self._judging = Judging(self._database, policy, run and run / "index") if policy is not None else None
 
     async def add_events(self, events: list[Any]) -> AddResult:
@@ -69,21 +71,29 @@ class Feedback:
         return await self._run(self._writers, self._database.erase_user, user_id)
 
     async def history(self, envelopes: list[Envelope]) -> list[Result]:
-        """Payload: a user id. Value: the user's latest events as a tuple of HistoryEvent, oldest first."""
+        """Payload: a user id. Value: their Past."""
         begin = time.perf_counter()
         results = await self._run(self._reader, answer, envelopes, ANY, self._read)
         if envelopes:
             watch.batch("feedback", envelopes, results, time.perf_counter() - begin)
         return results
 
-    def _read(self, users: list[str]) -> list[tuple[HistoryEvent, ...]]:
-        return [
-            tuple(
-                HistoryEvent(event["product_id"], event["type"], event["timestamp"] / 1000)
-                for event in self._database.recent_events(user, self._history, TYPES)
-            )
-            for user in users
-        ]
+    def _read(self, users: list[str]) -> list[Past]:
+        return [Past(self._events(user), self._shown(user)) for user in users]
+
+    def _events(self, user: str) -> tuple[HistoryEvent, ...]:
+        return tuple(
+            HistoryEvent(event["product_id"], event["type"], event["timestamp"] / 1000)
+            for event in self._database.recent_events(user, self._history, TYPES)
+        )
+
+    def _shown(self, user: str) -> tuple[Display, ...]:
+        answers = self._database.shown(user, self._answers, POSITIVE) if self._answers else []
+        return tuple(
+            Display(product, place, product in answer.turned)
+            for answer in answers
+            for place, product in enumerate(answer.product_ids)
+        )
 
     def _stored(self, result: AddResult) -> AddResult:
         if self._learning is not None and result.accepted:

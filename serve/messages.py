@@ -66,13 +66,30 @@ class HistoryEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Display:
+    """A product that a user was shown."""
+
+    product_id: str
+    place: int  # on its page, from 0
+    turned: bool  # to it
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of a user; both oldest first."""
+
+    events: tuple[HistoryEvent, ...] = ()
+    shown: tuple[Display, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RetrieverQuery:
     """One request at the retriever."""
 
     ask: Ask  # without media: `text` below is all of it that retrieval reads
     text: str | None
     vectors: dict[str, np.ndarray]  # modality → float32 [D], of the query
-    history: tuple[HistoryEvent, ...] = ()  # oldest first
+    past: Past = Past()  # of the user
 
 
 @dataclass(frozen=True, slots=True)

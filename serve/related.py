@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fuserank.config import Rules
+from fuserank.config import Online, Rules
 from fuserank.errors import FilterError
 from fuserank.feedback.behaviour import Behaviour
 from fuserank.feedback.history import Turn, turns
@@ -19,10 +19,11 @@ from fuserank.feedback.sequences import sequence
 from fuserank.retrieval import policy_inputs
 from fuserank.retrieval.blend import Blend, Blender, Wish
 from fuserank.retrieval.expected import Expected
+from fuserank.retrieval.liking import Liking
 from fuserank.retrieval.pipeline import Retriever, SearchRequest
 from fuserank.retrieval.rules import Ruled
 from serve.live import Live
-from serve.messages import Found, RetrieverQuery, Source
+from serve.messages import Display, Found, RetrieverQuery, Source
 
 if TYPE_CHECKING:
     from fuserank.models.fused import FusedModel
@@ -41,17 +42,18 @@ class Related:
         behaviour: Behaviour,
         neighbours: Neighbours,
         blend: Blend = Blend(),
-        fresh: int = 0,
+        online: Online | None = None,
         rules: Rules = Rules(),
     ):
         """
         Args:
             blend: how much each part of a recommendation counts.
-            fresh: of the candidates that a policy draws from, how many nobody has turned to yet.
+            online: of the policy that draws from the candidates; None: there is none.
             rules: of the shop; one that cannot hold in this catalogue is logged, and holds for no product.
         """
         self._live, self._catalogue, self._retriever = live, live.catalogue, retriever
-        self._model, self._behaviour, self._fresh = model, behaviour, fresh
+        self._model, self._behaviour, self._online = model, behaviour, online or Online()
+        self._liking = Liking.of(live.catalogue) if online is not None else None
         recommender = model.recommender
         self._expected = None if recommender is None else Expected(recommender, live.catalogue)
         self._blender = Blender(retriever, behaviour, neighbours, self._expected, blend)
@@ -116,7 +118,7 @@ class Related:
 
     def events(self, query: RetrieverQuery) -> list[Turn]:
         """Stored events and products looked at just now, oldest first; products this generation lacks are left out."""
-        events = [(event.product_id, event.type, event.time) for event in query.history]
+        events = [(event.product_id, event.type, event.time) for event in query.past.events]
         events += [(product_id, "view", time.time()) for product_id in query.ask.product_ids]
         rows = self._catalogue.rows
         return [(rows[product_id], kind, when) for product_id, kind, when in events if product_id in rows]
@@ -148,7 +150,7 @@ class Related:
         if isinstance(found, Exception) or query.ask.kind != "recommend":
             return found
         rows, score = found.rows, found.score
-        lacking = min(self._fresh, query.ask.pool - 1) - int(self._behaviour.unseen(rows).sum())
+        lacking = min(self._online.fresh, query.ask.pool - 1) - int(self._behaviour.unseen(rows).sum())
         if query.ask.pool and lacking > 0:
             new, worth = self._new(wish, np.setdiff1d(self._allowed(query, excluded), rows), lacking)
             kept = min(len(rows), self._ruled.depth(query.ask.pool) - len(new))
@@ -161,8 +163,19 @@ class Related:
         told = None
         if query.ask.pool:
             recent, user = [row for row, _, _ in past], None if wish is None else self._blender.content(wish.recent)
-            told = policy_inputs.recommended(rows, self._catalogue, self._behaviour, recent, user)
+            liked = self._likes(rows, query.past.shown)
+            told = policy_inputs.recommended(rows, self._catalogue, self._behaviour, recent, user, liked)
         return dataclasses.replace(found, rows=rows, score=score, told=told, ordered=bool(self._ruled))
+
+    def _likes(self, rows: np.ndarray, shown: Sequence[Display]) -> np.ndarray | None:
+        """float32 [K]: the user's liking of these products; None where nothing is known of what they were shown."""
+        known = [one for one in shown if one.product_id in self._catalogue.rows]
+        if not known or self._liking is None:
+            return None
+        vectors, looked = self._catalogue.vectors, self._online.looked_at or [1.0]
+        seen = vectors[np.array([self._catalogue.rows[one.product_id] for one in known])]
+        looks = np.array([looked[min(one.place, len(looked) - 1)] for one in known])
+        return self._liking.scores(vectors[rows], seen, looks, np.array([one.turned for one in known]))
 
     def _new(self, wish: Wish | None, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Of the latest products that nobody has turned to: the best for the user, for strangers the latest."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fuserank.config import Rules
+from fuserank.config import Online, Rules
 from fuserank.errors import FuserankError
 from fuserank.features.featurizer import Featurizer
 from fuserank.feedback.behaviour import Behaviour
@@ -47,7 +47,7 @@ class Searcher:
         database: Database | None,
         thread: Executor,
         compact_after: int,
-        fresh: int = 0,
+        online: Online | None = None,
         rules: Rules = Rules(),
     ):
         """
@@ -58,7 +58,7 @@ class Searcher:
             database: whose change log to follow; None for a catalogue that nobody changes.
             thread: the one thread that searches.
             compact_after: changes beside the generation before they are made into a new base.
-            fresh: of the candidates that a policy draws from, how many nobody has turned to yet.
+            online: of the policy that draws from the candidates; None: there is none.
             rules: of the shop, for recommendations.
 
         Raises:
@@ -89,7 +89,7 @@ class Searcher:
             self._behaviour,
             neighbours,
             Blend.of(opened.manifest),
-            fresh,
+            online,
             rules,
         )
         self._attends = bool(opened.manifest.get("reranker", {}).get("attends"))
@@ -218,18 +218,18 @@ class RetrieverDeployment(Worker[Searcher]):
         compact_after: int = 5000,
         depth: int = 200,
         facet_depth: int = 1000,
-        fresh: int = 0,
+        online: Online | None = None,
         rules: Rules = Rules(),
     ):
         """As Searcher and Worker."""
         one_thread()
         self._options = (candidates, depth, facet_depth, Database(url) if url else None)
-        self._compact_after, self._fresh, self._rules = compact_after, fresh, rules
+        self._compact_after, self._online, self._rules = compact_after, online, rules
         super().__init__("retriever", generation, url)
 
     def open(self, folder: Path) -> Searcher:
         """Open a generation and catch up with the changes that have vectors. Raises StageError, ModelError."""
-        return Searcher(folder, *self._options, self._thread, self._compact_after, self._fresh, self._rules)
+        return Searcher(folder, *self._options, self._thread, self._compact_after, self._online, self._rules)
 
     def work(self, part: Searcher, payloads: list[RetrieverQuery]) -> list[Found | Exception]:
         """One vector search and one word search for the whole batch."""

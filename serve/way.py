@@ -17,7 +17,7 @@ from fuserank.retrieval.rerank_inputs import placed
 from serve import budget
 from serve.budget import HISTORY, RERANK, RETRIEVE
 from serve.envelope import EXPIRED, Envelope, Failure, Result
-from serve.messages import Ask, Choice, Found, Ranked, RetrieverQuery, Slate
+from serve.messages import Ask, Choice, Found, Past, Ranked, RetrieverQuery, Slate
 
 ORDER = ("reranker", "image", "audio", "text", "history")  # as an answer names what was left out
 
@@ -44,7 +44,7 @@ class Way:
         self.hasty = False  # does not wait for what only its neighbours need
         self.inside = True  # has not left for the retriever
         self._vectors: dict[str, np.ndarray] = {}
-        self._history: tuple = ()
+        self._past = Past()
         self._found: Found | None = None
         self._order: Order | None = None
         self._result: Result | None = None
@@ -112,7 +112,7 @@ class Way:
         for part in sorted(self.plan.needs):
             result = results[part]
             if part == HISTORY:
-                self._history = result.value or ()
+                self._past = result.value or Past()
                 if result.error is not None:
                     self._leave_out(HISTORY)
             elif result.error is not None:
@@ -124,7 +124,7 @@ class Way:
             self.drop_reranking()
         self._drop_late_reranking()
         ask = dataclasses.replace(self.ask, media={}, rerank=self.plan.rerank)
-        return RetrieverQuery(ask, self.ask.media.get("text"), self._vectors, self._history)
+        return RetrieverQuery(ask, self.ask.media.get("text"), self._vectors, self._past)
 
     def candidates(self, found: Found) -> Any:
         """Takes what was found; what goes to the reranker, None for nothing."""

@@ -64,7 +64,7 @@ def few_labels(seed: int) -> list[Cell]:
     """A tenth of the labels, encoders from self-supervision and from nothing."""
     sets = {"train.labels": 0.1, "train.epochs": 12, "train.batch_size": 64}
     none = {"pretrain.text.epochs": 0, "pretrain.image.epochs": 0}
-    cross = {"pretrain.cross.epochs": 4}  # titles teach pictures, and need no label either
+    cross = {"pretrain.cross.epochs": 8}  # titles teach pictures, and need no label either
     row, data, file = "fashion 10 % labels", "fashion", "fashion.yaml"
     return [
         Cell(f"{row}, pre-trained", "fashion", data, file, sets, seed),

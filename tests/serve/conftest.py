@@ -63,7 +63,7 @@ def deploy(experiment: Experiment) -> dict[str, Any]:
             experiment.index.candidates,
             url,
             experiment.serve.compact_after,
-            fresh=experiment.policy.online.fresh if experiment.policy.online else 0,
+            online=experiment.policy.online,
             rules=experiment.serve.rules,
         ),
         "reranker": RerankerDeployment(folder),

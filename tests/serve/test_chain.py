@@ -8,7 +8,7 @@ import numpy as np
 
 from serve.chain import Chain
 from serve.envelope import Envelope, Failure, Result
-from serve.messages import Ask, Found, HistoryEvent
+from serve.messages import Ask, Found, HistoryEvent, Past
 
 BROKEN = Failure(422, "unreadable_media", "broken")
 
@@ -51,7 +51,7 @@ def chain(**changes: Any) -> tuple[Chain, dict[str, Any]]:
         "image": Fake(lambda data: BROKEN if data == b"bad" else np.zeros(2)),
         "retriever": Fake(found),
         "reranker": Fake(lambda features: features[:, 0]),
-        "history": Fake(lambda user: (HistoryEvent("p1", "click", 1.0),)),
+        "history": Fake(lambda user: Past((HistoryEvent("p1", "click", 1.0),))),
     } | changes
     encoders = {"text": parts["text"], "image": parts["image"]}
     return Chain(encoders, parts["retriever"], parts["reranker"], parts["history"]), parts
@@ -78,7 +78,7 @@ def test_one_hop_a_batch_whatever_is_in_it():
     assert [sorted(query.vectors) for query in queries] == [["text"], ["image", "text"], ["image"], []]
     assert queries[1].vectors["text"].tolist() == [3, 3]
     assert queries[1].ask.media == {}  # pictures do not travel on
-    assert queries[3].history == (HistoryEvent("p1", "click", 1.0),)
+    assert queries[3].past.events == (HistoryEvent("p1", "click", 1.0),)
     assert len(parts["reranker"].batches[0]) == 3  # a recommendation is not reranked
     assert results[0].value.order.tolist() == [1, 2]
     assert results[0].value.scores.tolist() == [3.0, 2.0]
@@ -119,7 +119,7 @@ def test_a_dead_store_costs_the_history_only():
     whole, parts = chain(history=Dead())
     (result,) = asyncio.run(whole([ask(0, kind="recommend", user_id="u")]))
     assert result.error is None
-    assert parts["retriever"].batches[0][0].history == ()
+    assert parts["retriever"].batches[0][0].past == Past()
 
 
 def test_a_deadline_that_passes_on_the_way_ends_that_request_only():

@@ -11,6 +11,7 @@ from fuserank.config.file import dump, load, update, validate
 from fuserank.config.guard import Guard
 from fuserank.config.iterate import Iterate
 from fuserank.config.model import Adapter, Encoders, Fusion, FusionKind, Loss, LossWeights, TextEncoder
+from fuserank.config.online import Online
 from fuserank.config.rules import Boost, Pin, Rules
 from fuserank.config.runs import (
     Evaluate,
@@ -45,6 +46,7 @@ __all__ = [
     "Loss",
     "LossWeights",
     "Media",
+    "Online",
     "Pin",
     "Policy",
     "Preprocess",

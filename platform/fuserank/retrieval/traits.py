@@ -90,6 +90,12 @@ class Traits:
         found[:, 1] = np.append(_odds(mine, len(mine), self._tier_share), 0)[self._tier[rows]]
         return found
 
+    def common(self, rows: np.ndarray, row: int) -> np.ndarray:
+        """float32 [K]: the share of `row`'s values that each of `rows` has; zeros where it has none."""
+        codes, place = self._of(rows)
+        own = self._of(np.array([row]))[0]
+        return (np.bincount(place[np.isin(codes, own)], minlength=len(rows)) / max(len(own), 1)).astype(np.float32)
+
     def tiers(self, rows: np.ndarray) -> np.ndarray:
         """int64 [K]: the third of its category's prices that each lies in, TIERS where it has no price."""
         return self._tier[rows]

@@ -87,6 +87,14 @@ class Database(PolicyDatabase):
         """
         return self._read(lambda connection: events.recent(connection, user_id, limit, types))
 
+    def shown(self, user_id: str, limit: int, types: Sequence[str]) -> list[impressions.Shown]:
+        """The user's last `limit` answers, oldest first, with what was turned to by events of these types.
+
+        Raises:
+            StoreError: the database failed.
+        """
+        return self._read(lambda connection: impressions.shown(connection, user_id, limit, types))
+
     def event_marks(self, users: Sequence[str]) -> dict[str, tuple[int, int]]:
         """What changes with each user's events: how many there are, and the time of the last; nobody without any."""
         return self._read(lambda connection: events.marks(connection, users))

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -10,11 +11,20 @@ import sqlalchemy as sa
 
 from fuserank.records.schema import IMPRESSION
 from fuserank.store.erasures import covered
-from fuserank.store.tables import IMPRESSIONS
+from fuserank.store.tables import EVENTS, IMPRESSIONS
 from fuserank.store.validate import RowError, impression_row
 from fuserank.store.writer import GroupWriter
 
 COLUMNS = [IMPRESSIONS.c[name] for name in IMPRESSION.names]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One answer that a user was given."""
+
+    timestamp: int  # ms since 1970
+    product_ids: tuple[str, ...]  # in order
+    turned: frozenset[str]  # of these, what the user turned to, by events that name the answer
 
 
 def add(
@@ -54,3 +64,23 @@ def queries(connection: sa.Connection, limit: int) -> list[tuple[str, int]]:
     )
     query = query.group_by(IMPRESSIONS.c.query).order_by(latest.desc(), IMPRESSIONS.c.query).limit(limit)
     return [(text, count) for text, count in connection.execute(query)]
+
+
+def shown(connection: sa.Connection, user_id: str, limit: int, types: Sequence[str]) -> list[Shown]:
+    """The user's last `limit` answers, oldest first. types: of events that say what was turned to."""
+    columns = (IMPRESSIONS.c.request_id, IMPRESSIONS.c.timestamp, IMPRESSIONS.c.product_ids)
+    query = sa.select(*columns).where(IMPRESSIONS.c.user_id == user_id)
+    latest = query.order_by(IMPRESSIONS.c.timestamp.desc(), IMPRESSIONS.c.request_id).limit(limit)
+    answers = connection.execute(latest).all()
+    if not answers:
+        return []
+    named = EVENTS.c.request_id.in_([answer.request_id for answer in answers])
+    events = sa.select(EVENTS.c.request_id, EVENTS.c.product_id).where(named, EVENTS.c.type.in_(types))
+    turned: dict[str, set[str]] = {}
+    for request, product in connection.execute(events):
+        turned.setdefault(request, set()).add(product)
+    return [
+        Shown(answer.timestamp, tuple(json.loads(answer.product_ids or "[]")), frozenset(turned.get(request, ())))
+        for answer in reversed(answers)
+        for request in [answer.request_id]
+    ]

@@ -48,6 +48,15 @@ def test_affinity_by_hand() -> None:
     np.testing.assert_allclose(found[:, 1], [low, middle, middle, 0, low], rtol=1e-5)
 
 
+def test_common_values_by_hand() -> None:
+    traits = Traits(table(SHOP))
+    held = [set(traits._of(np.array([row]))[0].tolist()) for row in range(5)]
+    for row in range(5):
+        shared = [len(held[row] & other) / max(len(held[row]), 1) for other in held]
+        np.testing.assert_allclose(traits.common(np.arange(5), row), shared, rtol=1e-6)
+    np.testing.assert_allclose(traits.common(np.array([1, 3]), 0), [1, 0])  # alike but for the price; nothing known
+
+
 def test_price_tiers_are_those_of_the_category() -> None:
     cheap = [("A", ["pins"], [], str(price)) for price in range(1, 21)]
     dear = [("A", ["rugs"], [], str(1000 * price)) for price in range(1, 21)]

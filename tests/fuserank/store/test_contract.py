@@ -36,6 +36,23 @@ def test_events_and_impressions_are_stored_once(any_database: Database):
     assert any_database.read_impressions().to_pylist()[0]["product_ids"] == ["a"]
 
 
+def test_what_a_user_was_shown_is_told_with_what_they_turned_to(any_database: Database):
+    then, users = 1_780_000_000_000, ["u1", "u2", "u1", "u1", "u1"]
+    answers = [
+        {"request_id": f"r{n}", "kind": "recommend", "product_ids": [f"p{n}", "x"], "user_id": u, "timestamp": then + n}
+        for n, u in enumerate(users)
+    ]
+    assert any_database.add_impressions(answers[::-1]).accepted == 5  # not in the order of their times
+    told = [("r0", "p0", "click"), ("r3", "x", "click"), ("r3", "p3", "impression"), ("r1", "x", "click")]
+    for request, product, kind in told:
+        any_database.add_events([{"type": kind, "product_id": product, "user_id": "u1", "request_id": request}])
+    found = any_database.shown("u1", 3, ("click", "purchase"))
+    assert [(one.timestamp, one.product_ids, set(one.turned)) for one in found] == [
+        (then + 2, ("p2", "x"), set()), (then + 3, ("p3", "x"), {"x"}), (then + 4, ("p4", "x"), set()),
+    ]  # fmt: skip
+    assert any_database.shown("nobody", 3, ("click",)) == []
+
+
 def test_changes_build_on_one_another_and_on_what_was_imported(any_database: Database):
     edits = [
         upsert("new", title="New", price="1.00"),
