@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fuserank.artifacts import flush
+
 log = logging.getLogger("fuserank.serve")
 SEGMENT_BYTES = 1_000_000  # a segment that has grown so large gets a successor, and is deleted once it is empty
 READ_BYTES = 250_000  # read at a time
@@ -183,7 +185,7 @@ class Spool:
         self._number += 1
         path = self._folder / f"{self._replica}-{self._number:08d}.spool"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o600)
-        _flush_folder(self._folder)
+        flush(self._folder)
         segment = _Segment(path, 0, 0, descriptor=descriptor)
         self._segments.append(segment)
         return segment
@@ -243,14 +245,6 @@ def _write(descriptor: int | None, data: bytes) -> None:
     while rest:
         rest = rest[os.write(descriptor, rest) :]
     os.fdatasync(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _found(path: Path) -> _Segment:

@@ -109,6 +109,15 @@ def read_manifest(experiment: Experiment, stage: str) -> dict | None:
     return manifest
 
 
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from fuserank.artifacts import flush
 from fuserank.errors import InputError, MediaError
 from fuserank.files import Folder, folder_of
 
@@ -177,17 +178,8 @@ def store(folder: Path, data: bytes, durable: bool = False) -> str:
         temporary.replace(path)
     if durable:  # also where another one has just put it there
         for part in (path.parent, folder):
-            sync_folder(part)
+            flush(part)
     return name
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def paths_for(

@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+from fuserank.artifacts import flush
+
 
 def digest_of(folder: Path) -> str:
     """Of the names and bytes of all files in it, 16 hex digits."""
@@ -26,13 +28,4 @@ def link(source: str, target: str) -> None:
 def sync(folder: Path) -> None:
     """Flush a folder and all in it."""
     for path in [folder, *folder.rglob("*")]:
-        sync_entry(path)
-
-
-def sync_entry(path: Path) -> None:
-    """Flush one file, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        flush(path)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fuserank.artifacts import write_json
+from fuserank.artifacts import flush, write_json
 from fuserank.errors import MissingStageError, StageError
 from fuserank.retrieval.catalogue import Catalogue, write_catalogue
-from fuserank.retrieval.folders import digest_of, link, sync, sync_entry
+from fuserank.retrieval.folders import digest_of, link, sync
 from fuserank.retrieval.vectors import Kind
 
 MANIFEST = "manifest.json"
@@ -109,7 +109,7 @@ def write_generation(
         write_json(building / MANIFEST, manifest)
         sync(building)
         building.rename(generations / identity)
-        sync_entry(generations)
+        flush(generations)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -138,7 +138,7 @@ def adopt(
             write_json(building / MANIFEST, manifest)
             sync(building)
             building.rename(generations / manifest["id"])
-            sync_entry(generations)
+            flush(generations)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -252,7 +252,7 @@ def activate(index_folder: str | Path, identity: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(index_folder / CURRENT)
-    sync_entry(index_folder)
+    flush(index_folder)
 
 
 def generation_ids(index_folder: str | Path) -> list[str]:
