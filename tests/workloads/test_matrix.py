@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,14 +44,26 @@ def means(results: list[dict], row: str, variant: str = "all text") -> dict[int,
 def test_the_best_fusion_beats_late_concatenation_and_every_modality(
     results: list[dict], variant: str, goal: float
 ) -> None:
-    kinds = {r["cell"]["sets"]["fusion.kind"]: r for r in results if r["cell"]["row"].startswith("fashion fusion")}
-    assert set(kinds) == {"concat", "attention", "gated", "ensemble", "joint"}
-    best = max((r for r in results if "fashion fusion" in r["cell"]["row"]), key=lambda r: r["validation"])
-    compared = best["variants"][variant]["all queries"]
-    assert compared["systems"]["fused"]["ndcg@10"]["mean"] >= goal
-    rivals = {d["b"]: d["ndcg@10"] for d in compared["differences"] if d["a"] == "fused"}
-    assert {"bm25", "late", "text"} <= set(rivals)
-    assert all(difference["low"] > 0 for difference in rivals.values())
+    """The kind that validates best over its three seeds: the goal in every seed, and what it is ahead, over the seeds.
+
+    The mean of the seeds' lower bounds lies below that of their mean difference: spreads of a mean add up to no more.
+    """
+    runs: dict[str, list[dict]] = {}
+    for result in results:
+        if result["cell"]["row"].startswith("fashion fusion"):
+            runs.setdefault(result["cell"]["sets"]["fusion.kind"], []).append(result)
+    assert set(runs) == {"concat", "attention", "gated", "ensemble", "joint"}
+    finalists = {kind: found for kind, found in runs.items() if {r["cell"]["seed"] for r in found} == {0, 1, 2}}
+    assert len(finalists) == 2
+    best = max(finalists.values(), key=lambda found: np.mean([r["validation"] for r in found]))
+    compared = [result["variants"][variant]["all queries"] for result in best]
+    assert all(seed["systems"]["fused"]["ndcg@10"]["mean"] >= goal for seed in compared)
+    for rival in ("bm25", "late", "text"):
+        pairs = [d for seed in compared for d in seed["differences"] if (d["a"], d["b"]) == ("fused", rival)]
+        assert len(pairs) == 3
+        assert np.mean([pair["ndcg@10"]["low"] for pair in pairs]) > 0, rival
+    for seed in compared:  # pictures alone lie so far below that no pair was compared
+        assert seed["systems"]["image"]["ndcg@10"]["high"] < seed["systems"]["fused"]["ndcg@10"]["low"]
 
 
 def test_pre_training_beats_none_with_a_tenth_of_the_labels(results: list[dict]) -> None:
