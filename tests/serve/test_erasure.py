@@ -122,7 +122,7 @@ def test_nothing_is_left_of_an_erased_user(service: tuple[TestClient, config.Exp
     while left := set(holding(run, ANN)) - files:
         assert time.monotonic() < deadline, left
     with Database(store_url(experiment)) as database:
-        assert database.unscrubbed() == []
+        wait_for(lambda: database.unscrubbed() == [])  # marked once the files are done
         assert database.erased_users().keys() == {digest(ANN)}
         assert sum(row["user_id"] == BOB for row in database.read_impressions().to_pylist()) == bobs == 2
     left = pq.read_table(run / "preprocess" / "events.parquet").to_pylist()
